@@ -1,0 +1,1 @@
+"""The Haltline service: a kill switch's flip log behind HTTP."""

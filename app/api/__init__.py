@@ -1,0 +1,1 @@
+"""The HTTP surface: views, schemas and problem replies."""

@@ -1,0 +1,1 @@
+"""How committed flips reach the other parts of a node."""

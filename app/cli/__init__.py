@@ -1,0 +1,7 @@
+"""The haltline-server command."""
+
+from __future__ import annotations
+
+from app.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,104 @@
+"""The composition root: the one place that puts the parts of the service together."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import structlog
+from flask import Flask
+
+from app.api.application import build
+from app.api.auth import EXTENSION
+from app.bus.in_process import InProcessDoorbell
+from app.config import Config
+from app.domain.moments import moment
+from app.service.clocks import Clocks, SystemClocks
+from app.service.doorbell import BackgroundBell
+from app.service.exports import Exports
+from app.service.flips import Flips
+from app.service.frames import Frames
+from app.service.journal import configure
+from app.service.node import Node
+from app.service.refresher import Refresher
+from app.service.store import Head, Store, StoreUnavailable
+from app.service.tokens import Tokens
+from app.storage import open_store
+
+
+def open_log(store: Store, config: Config, clocks: Clocks) -> Head:
+    """Return the head of the log of a store, making the log if there is none.
+
+    Raises:
+        LogDiverged: the database holds the log of another namespace.
+        StoreUnavailable: it could not be read.
+    """
+    return store.open_log(
+        namespace=config.namespace,
+        ttl_ms=config.ttl_ms,
+        at=moment(clocks.wall()),
+        epoch=os.urandom(8).hex(),
+    )
+
+
+def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | None = None) -> Node:
+    """Return a node, not yet started.
+
+    Args:
+        config: how it runs.
+        store: where its log is kept; None to open the one that the configuration names.
+        clocks: what time it is; None for this machine's.
+
+    Raises:
+        StoreUnavailable: the database cannot be opened; the message says what to do.
+        LogDiverged: the database holds the log of another namespace.
+    """
+    if not structlog.is_configured():  # structlog's default prints the local variables of a traceback
+        configure(config.log_level)
+    kept = store if store is not None else open_store(config.database_url)
+    time_of = clocks if clocks is not None else SystemClocks()
+    with suppress(StoreUnavailable):  # the refresher goes on trying, and until then the node is not ready
+        open_log(kept, config, time_of)
+    tokens = Tokens(kept, time_of, namespace=config.namespace, embedded=config.embedded, ttl_ms=config.ttl_ms)
+    doorbell = InProcessDoorbell()
+    bell = BackgroundBell(doorbell)
+    refresher = Refresher(
+        kept,
+        time_of,
+        open_log=lambda: open_log(kept, config, time_of),
+        forget_token=tokens.forget,
+        use_ttl=tokens.use_ttl,
+    )
+    doorbell.listen(refresher.ring)
+    return Node(
+        namespace=config.namespace,
+        store=kept,
+        clocks=time_of,
+        tokens=tokens,
+        flips=Flips(kept, time_of, ring=bell.ring),
+        refresher=refresher,
+        frames=Frames(namespace=config.namespace, timebase=refresher.timebase),
+        exports=Exports(kept),
+        bell=bell,
+    )
+
+
+def create_app(config: Config, *, store: Store | None = None, clocks: Clocks | None = None) -> Flask:
+    """Return the application; its refresher starts with the first request that needs it, or by :func:`node_of`.
+
+    Args:
+        config: how it runs.
+        store: where its log is kept; None to open the one that the configuration names.
+        clocks: what time it is; None for this machine's.
+
+    Raises:
+        StoreUnavailable: the database could not be opened; the message says what to do.
+    """
+    return build(create_node(config, store=store, clocks=clocks))
+
+
+def node_of(app: Flask) -> Node:
+    """Return the node that an application serves: to start it, and to close it."""
+    node = app.extensions[EXTENSION]
+    assert isinstance(node, Node)  # noqa: S101 - for the type checker
+    return node

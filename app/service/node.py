@@ -1,0 +1,51 @@
+"""A node: the parts of one service process, put together by the composition root and handed to every view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.service.clocks import Clocks
+from app.service.doorbell import BackgroundBell
+from app.service.exports import Exports
+from app.service.flips import Flips
+from app.service.frames import Frames
+from app.service.refresher import Refresher
+from app.service.store import Store
+from app.service.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One service process.
+
+    Attributes:
+        namespace: the namespace of its log.
+        store: where the log is kept.
+        clocks: what time it is.
+        tokens: who may what.
+        flips: the kill and the revive.
+        refresher: the thread that reads the log.
+        frames: what lease requests are answered with.
+        exports: the log as JSON lines.
+        bell: tells the refreshers of all nodes that the log has grown.
+    """
+
+    namespace: str
+    store: Store
+    clocks: Clocks
+    tokens: Tokens
+    flips: Flips
+    refresher: Refresher
+    frames: Frames
+    exports: Exports
+    bell: BackgroundBell
+
+    def start(self) -> None:
+        """Start the refresher; call it in the process that serves, after any fork."""
+        self.refresher.ensure_running()
+
+    def close(self) -> None:
+        """End the threads, then give back the store's connections."""
+        self.refresher.close()
+        self.bell.close()
+        self.store.close()

@@ -1,0 +1,274 @@
+"""The store port: what the service needs of a database that keeps one flip log.
+
+One contract suite (tests/contract) runs against every implementation. A decision is a value: a refused flip is
+returned, not raised; what is raised is that the store itself could not do its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from haltline.flips import Position
+from haltline.replica import Mark, Replica
+from haltline.scopes import Target
+from haltline.verdict import Hold
+
+
+class StoreUnavailable(Exception):
+    """The store could not do its work, and it is certain that nothing was changed."""
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost, or time ran out, while a commit was under way: it may or may not have happened."""
+
+
+class LogDiverged(Exception):
+    """The database holds another log than the one this process has already read: restored, reset or edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ttl:
+    """The store-wide lease ttl.
+
+    Attributes:
+        ttl_ms: how long a lease lasts at most, milliseconds, 200 to 5000.
+        changed_at: when it was last changed, seconds since the Unix epoch; 0.0 if never.
+        before_ms: what it was before that.
+    """
+
+    ttl_ms: int
+    changed_at: float = 0.0
+    before_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log stands."""
+
+    namespace: str
+    epoch: str
+    position: Position
+    ttl: Ttl
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One stored entry: its place, and its canonical JSON exactly as it was hashed and stored."""
+
+    position: Position
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one refresh reads, in one transaction.
+
+    Attributes:
+        head: where the log stands.
+        rows: the entries after the position asked for, in order, at most the limit.
+        last: whether ``rows`` reach the head.
+    """
+
+    head: Head
+    rows: Sequence[LogRow]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What the store knows of one target.
+
+    Attributes:
+        target: the target.
+        holds: its active holds, in the order of their seq; it is killed while there is one.
+        mark: what it remembers of kills; None if it was never killed.
+        version: the seq of the last flip on it, 0 if none; part of its ETag.
+    """
+
+    target: Target
+    holds: tuple[Hold, ...]
+    mark: Mark | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillOrder:
+    """A kill to be written. ``at`` is RFC 3339 with six fraction digits."""
+
+    target: Target
+    reason: str
+    actor: str
+    flip_id: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveOrder:
+    """A revive to be written.
+
+    Attributes:
+        holds: the seq of each hold to release, ascending, at least one.
+        seen_versions: the versions of the target that the caller's ``If-Match`` names for this epoch.
+    """
+
+    target: Target
+    holds: tuple[int, ...]
+    reason: str
+    actor: str
+    flip_id: str
+    at: str
+    seen_versions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A flip that is durable.
+
+    Attributes:
+        row: its entry.
+        members: the same, parsed.
+        flag: the target as it stands after it (for a replay: as it stands now).
+        ttl: the ttl read in the same transaction.
+        replayed: whether the same flip_id had been committed before.
+    """
+
+    row: LogRow
+    members: Mapping[str, Any]
+    flag: Flag
+    ttl: Ttl
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlipIdTaken:
+    """The flip_id belongs to another flip; nothing was written."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaleView:
+    """The target was flipped since the caller saw it; nothing was written."""
+
+    flag: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchHold:
+    """Some of the holds are not active on the target; nothing was written."""
+
+    missing: tuple[int, ...]
+    flag: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFull:
+    """The cap on active holds is reached; nothing was written."""
+
+    limit: int
+
+
+FlipResult: TypeAlias = Committed | FlipIdTaken | StaleView | NoSuchHold | StoreFull
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which entries of the log to list; every given filter must hold.
+
+    Attributes:
+        after: in ascending order, entries with a greater seq; in descending order, with a smaller one, 0 for the head.
+        order: ``asc`` or ``desc``.
+        limit: 1 to 1000.
+        since, until: moments, RFC 3339 with six fraction digits; since <= at < until.
+    """
+
+    after: int = 0
+    order: Literal["asc", "desc"] = "asc"
+    limit: int = 100
+    since: str | None = None
+    until: str | None = None
+    scope: str | None = None
+    target: str | None = None
+    actor: str | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token as it is kept: never its secret, only the SHA-256 of it."""
+
+    token_id: str
+    secret_sha256: str
+    subject: str
+    role: str
+    tenants: tuple[str, ...] | None
+    created_at: str
+    expires_at: float
+    revoked_at: str | None = None
+
+
+class Store(Protocol):
+    """A database that keeps one flip log. Safe to call from several threads."""
+
+    def open_log(self, *, namespace: str, ttl_ms: int, at: str, epoch: str) -> Head:
+        """Return the head of the log, making the log (entry 1, note ``log_opened``) if the database has none.
+
+        Raises:
+            LogDiverged: the database holds the log of another namespace.
+        """
+
+    def head(self) -> Head:
+        """Return where the log stands."""
+
+    def refresh(self, after: Position, *, limit: int) -> Page:
+        """Return the head and the entries after ``after``, read in one transaction that begins inside this call.
+
+        Raises:
+            LogDiverged: the log is shorter than ``after``, or has another hash there.
+        """
+
+    def load(self, *, remember_since: str) -> tuple[Head, Replica]:
+        """Return the fold as the tables hold it: the start of a node's replica, read in one transaction.
+
+        Args:
+            remember_since: marks of targets that are not killed and whose newest kill is older than this moment are
+                left out; ``floor_seq`` is then the newest of those.
+        """
+
+    def kill(self, order: KillOrder) -> FlipResult:
+        """Write a kill: the flip transaction. Returns Committed, FlipIdTaken or StoreFull."""
+
+    def revive(self, order: ReviveOrder) -> FlipResult:
+        """Write a revive: the flip transaction. Returns Committed, FlipIdTaken, StaleView or NoSuchHold."""
+
+    def flag(self, target: Target) -> tuple[Head, Flag]:
+        """Return the head and what is known of one target (an empty flag for one never flipped), one transaction."""
+
+    def flags(self, *, after: str | None, limit: int) -> tuple[Head, Sequence[Flag]]:
+        """Return the head and the killed targets whose text is greater than ``after``, in that order."""
+
+    def log(self, query: LogQuery) -> tuple[Head, Sequence[LogRow]]:
+        """Return the head and the entries that a query names, in its order."""
+
+    def entry(self, seq: int) -> LogRow | None:
+        """Return one entry, or None."""
+
+    def export(self, *, after: int, up_to: int, limit: int) -> Sequence[LogRow]:
+        """Return one page of entries with ``after`` < seq <= ``up_to``, ascending."""
+
+    def add_token(self, token: StoredToken, *, actor: str) -> LogRow:
+        """Keep a token and write the note ``token_created``, in one transaction."""
+
+    def revoke_token(self, token_id: str, *, actor: str, at: str) -> LogRow | None:
+        """Revoke a token and write the note ``token_revoked``; None if there is no such live token."""
+
+    def token(self, token_id: str) -> StoredToken | None:
+        """Return one token, revoked or not, or None."""
+
+    def tokens(self, *, after: str | None, limit: int) -> Sequence[StoredToken]:
+        """Return tokens whose id is greater than ``after``, in that order."""
+
+    def close(self) -> None:
+        """Give back every connection; later calls raise StoreUnavailable."""

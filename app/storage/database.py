@@ -1,0 +1,56 @@
+"""What the generic store needs of a dialect: a consistent read, an exclusive write, and a close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T_co]):
+    """What a write transaction came to.
+
+    Attributes:
+        value: what the caller gets.
+        write: whether to commit; otherwise the transaction is rolled back, and cannot end in an unknown outcome.
+    """
+
+    value: T_co
+    write: bool
+
+
+class Database(Protocol):
+    """One database under the flip log. Safe to call from several threads."""
+
+    def read(self, work: Callable[[Connection], T], *, unhurried: bool = False) -> T:
+        """Return what ``work`` reads in one transaction that begins inside this call and sees one state.
+
+        Args:
+            work: called with the connection, at most twice (again only where nothing was answered).
+            unhurried: whether the read may take long because the process cannot do without it (its first load).
+
+        Raises:
+            StoreUnavailable: it could not be read in time.
+        """
+
+    def write(self, work: Callable[[Connection], Done[T]]) -> T:
+        """Return what ``work`` came to in one transaction that holds the exclusive log lock from its beginning.
+
+        Every statement of ``work`` sees everything that was committed before the lock was granted.
+
+        Args:
+            work: called with the connection, at most once after the lock was granted.
+
+        Raises:
+            StoreUnavailable: it failed before the commit was begun; nothing was changed.
+            OutcomeUnknown: it failed after the commit was begun.
+        """
+
+    def close(self) -> None:
+        """Give back every connection; later calls raise StoreUnavailable."""

@@ -1,0 +1,38 @@
+"""Choose the store by the address of its database."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.service.store import Store
+from app.storage.address import parse_address
+from app.storage.sql_store import SqlStore
+
+MAX_ACTIVE_HOLDS: Final = 100_000
+"""Active holds beyond which kills of runs are refused: every worker's replica carries all of them."""
+
+
+def open_store(url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: float | None = None) -> Store:
+    """Return the store at ``url``, ready for :meth:`app.service.store.Store.open_log`.
+
+    An SQLite file is brought to the schema of this code; a PostgreSQL database must have it already
+    (``haltline-server migrate``).
+
+    Args:
+        url: ``sqlite:///path``, ``sqlite://`` (in memory, for tests), or ``postgresql://...``.
+        max_active_holds: active holds beyond which kills of runs, and of nothing broader, are refused.
+        timeout: how long one call may take, seconds; None for the dialect's own (SQLite 5, PostgreSQL 2).
+
+    Raises:
+        StoreRefused: the address is wrong, or the database cannot be used as it is; the message says what to do.
+        StoreUnavailable: the database could not be reached.
+    """
+    backend, parsed = parse_address(url)
+    options = {} if timeout is None else {"timeout": timeout}
+    if backend == "sqlite":
+        from app.storage.sqlite import SqliteDatabase
+
+        return SqlStore(SqliteDatabase(parsed, **options), max_active_holds=max_active_holds)
+    from app.storage.postgres import PostgresDatabase
+
+    return SqlStore(PostgresDatabase(parsed, **options), max_active_holds=max_active_holds)

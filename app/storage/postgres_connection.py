@@ -1,0 +1,71 @@
+"""A PostgreSQL connection of which no exchange outlives its deadline.
+
+psycopg waits for as long as the server takes, and neither tcp_user_timeout nor statement_timeout ends that wait when
+the server's processes are frozen: the kernel still acknowledges, and nobody is there to look at the clock.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.errors import Diagnostic
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import RowFactory, tuple_row
+
+RV = TypeVar("RV")
+
+_INTERVAL: Final = 0.1  # how often psycopg wakes up by itself; a deadline is kept to within this
+
+
+class DeadlineExceeded(psycopg.OperationalError):
+    """The server did not answer by the deadline; the connection is closed."""
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection with a deadline for everything that is said on it.
+
+    Attributes:
+        deadline: the moment of ``time.monotonic()`` after which every exchange fails, one under way included.
+        warned: the last warning that the server sent since this was set to None.
+    """
+
+    def __init__(self, pgconn: PGconn, row_factory: RowFactory[Any] = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.deadline: float = math.inf
+        self.warned: str | None = None
+        self.add_notice_handler(self._heard)
+
+    def _heard(self, notice: Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            self.warned = notice.message_primary or notice.sqlstate or "a warning"
+
+    def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
+        """Do one exchange, not longer than the deadline; see :meth:`psycopg.Connection.wait`."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            gen.close()  # nothing is sent
+            raise DeadlineExceeded("no time was left to ask the server")
+        try:
+            return super().wait(self._bounded(gen), min(interval, left), timeout)
+        except BaseException:
+            # Half an exchange (the deadline, a killed greenlet): nothing sensible can follow on this connection.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+    def _bounded(self, gen: PQGen[RV]) -> PQGen[RV]:
+        try:
+            needed = next(gen)
+            while True:
+                ready = yield needed
+                if time.monotonic() >= self.deadline:
+                    raise DeadlineExceeded("the server did not answer in time")
+                needed = gen.send(ready)
+        except StopIteration as end:
+            value: RV = end.value
+            return value

@@ -1,0 +1,1 @@
+"""A sample fleet that sends real mail, to be stopped."""

@@ -1,0 +1,99 @@
+"""Contract of every store: tokens, and the notes about them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app.service.store import Store, StoredToken, StoreUnavailable
+from haltline.flips import Note, parse_entry
+from tests.support.orders import AT, committed, kill_order
+
+SHA = "0123456789abcdef" * 4
+
+
+def _token(token_id: str = "abcdef012345", *, tenants: tuple[str, ...] | None = None) -> StoredToken:
+    return StoredToken(token_id, SHA, "ann", "operator", tenants, AT, 1_800_000_000.25)
+
+
+@pytest.mark.parametrize("tenants", [None, (), ("acme", "zeta")], ids=["unbound", "bound to none", "bound"])
+def test_a_token_is_kept_as_it_is(store: Store, tenants: tuple[str, ...] | None) -> None:
+    """What comes back is what was kept: a token bound to no tenant is not an unbound one."""
+    token = _token(tenants=tenants)
+    store.add_token(token, actor="root")
+    assert store.token(token.token_id) == token
+
+
+def test_a_token_is_noted_without_its_secret(store: Store) -> None:
+    """The note token_created says who may what and until when, and nothing of the secret."""
+    row = store.add_token(_token(tenants=("acme",)), actor="root")
+    members = json.loads(row.body)
+    assert parse_entry(members) == Note(row.position, members["prev_hash"], AT, "root", "token_created")
+    assert {name: members[name] for name in ("token_id", "subject", "role", "tenants", "expires_at")} == {
+        "token_id": "abcdef012345",
+        "subject": "ann",
+        "role": "operator",
+        "tenants": ["acme"],
+        "expires_at": "2027-01-15T08:00:00.250000Z",
+    }
+    assert SHA not in row.body
+    assert store.head().position == row.position
+
+
+def test_a_token_and_its_note_are_one_transaction(store: Store) -> None:
+    """A token whose id is taken leaves neither a note nor a change."""
+    store.add_token(_token(), actor="root")
+    head = store.head()
+    with pytest.raises(StoreUnavailable, match="nothing was changed"):
+        store.add_token(_token(tenants=("acme",)), actor="root")
+    assert store.head() == head
+    assert store.token("abcdef012345") == _token()
+
+
+def test_a_revoked_token_says_when(store: Store) -> None:
+    """A revoked token stays, with the moment; the note token_revoked names it."""
+    store.add_token(_token(), actor="root")
+    row = store.revoke_token("abcdef012345", actor="root", at="2026-11-20T20:26:00.000000Z")
+    assert row is not None
+    members = json.loads(row.body)
+    assert (members["kind"], members["topic"], members["actor"]) == ("note", "token_revoked", "root")
+    assert (members["token_id"], members["subject"]) == ("abcdef012345", "ann")
+    kept = store.token("abcdef012345")
+    assert kept is not None
+    assert kept.revoked_at == "2026-11-20T20:26:00.000000Z"
+
+
+def test_only_a_live_token_is_revoked(store: Store) -> None:
+    """Revoking an unknown or revoked token writes nothing."""
+    store.add_token(_token(), actor="root")
+    store.revoke_token("abcdef012345", actor="root", at=AT)
+    head = store.head()
+    assert store.revoke_token("abcdef012345", actor="root", at=AT) is None
+    assert store.revoke_token("nobody", actor="root", at=AT) is None
+    assert store.head() == head
+
+
+def test_an_unknown_token_is_none(store: Store) -> None:
+    """Also one whose id differs by case, or by a space at its end."""
+    store.add_token(_token(), actor="root")
+    assert [store.token(name) for name in ("ABCDEF012345", "abcdef012345 ", "")] == [None] * 3
+
+
+def test_tokens_are_listed_in_pages(store: Store) -> None:
+    """Tokens come in the order of their ids, after a cursor, revoked ones too."""
+    for token_id in ("c", "a", "d", "b"):
+        store.add_token(_token(token_id), actor="root")
+    store.revoke_token("b", actor="root", at=AT)
+    first = store.tokens(after=None, limit=3)
+    assert [token.token_id for token in first] == ["a", "b", "c"]
+    assert first[1].revoked_at == AT
+    assert [token.token_id for token in store.tokens(after="c", limit=3)] == ["d"]
+
+
+def test_notes_and_flips_share_one_log(store: Store) -> None:
+    """A note takes a seq, and changes no target."""
+    killed = committed(store.kill(kill_order()))
+    note = store.add_token(_token(), actor="root")
+    assert note.position.seq == killed.row.position.seq + 1
+    assert store.flag(killed.flag.target)[1] == killed.flag

@@ -1,0 +1,1 @@
+"""What tests share: ports, real servers and fakes of the outside."""

@@ -1,0 +1,79 @@
+"""Configuration: pure, complete, documented, and clear about what to set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from app.config import VARIABLES, Config, ConfigInvalid, from_env
+
+EXAMPLE = Path(__file__).parents[3] / "config" / "example.env"
+
+
+def documented() -> dict[str, str]:
+    """Return the variables that the example sets."""
+    text = EXAMPLE.read_text("utf-8")
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+
+
+def test_defaults_need_nothing() -> None:
+    """An empty environment is a working embedded install."""
+    assert from_env({}) == Config()
+    assert from_env({}).embedded
+
+
+def test_every_variable_is_documented_with_its_default() -> None:
+    """config/example.env names exactly the variables that the service reads, each with its default."""
+    assert set(documented()) == set(VARIABLES)
+    assert from_env(documented()) == Config()
+
+
+def test_every_variable_is_read() -> None:
+    """Each variable changes its own setting."""
+    values = {
+        "HALTLINE_DATABASE_URL": "postgresql://u:p@db/haltline",
+        "HALTLINE_NAMESPACE": "prod-1",
+        "HALTLINE_TTL_MS": "2000",
+        "HALTLINE_BIND": "[::1]:9000",
+        "HALTLINE_LOG_LEVEL": "debug",
+    }
+    assert set(values) == set(VARIABLES)
+    config = from_env(values)
+    assert config == Config("postgresql://u:p@db/haltline", "prod-1", 2_000, "[::1]:9000", "debug")
+    assert not config.embedded
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HALTLINE_DATABASE_URL", "mysql://u:hunter2@db/x"),
+        ("HALTLINE_DATABASE_URL", ""),
+        ("HALTLINE_NAMESPACE", "Prod"),
+        ("HALTLINE_NAMESPACE", "a" * 33),
+        ("HALTLINE_TTL_MS", "199"),
+        ("HALTLINE_TTL_MS", "5001"),
+        ("HALTLINE_TTL_MS", "1e3"),
+        ("HALTLINE_TTL_MS", "\u0661000"),
+        ("HALTLINE_BIND", "8787"),
+        ("HALTLINE_BIND", "127.0.0.1:0"),
+        ("HALTLINE_BIND", "127.0.0.1:65536"),
+        ("HALTLINE_LOG_LEVEL", "INFO"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(variable: str, value: str) -> None:
+    """The message names the variable and what to set, and never repeats a value that may be a password."""
+    with pytest.raises(ConfigInvalid, match=variable) as caught:
+        from_env({variable: value})
+    assert "hunter2" not in str(caught.value)
+    assert re.search(r"set it to|allowed", str(caught.value))
+
+
+def test_frozen_and_discreet() -> None:
+    """A configuration cannot be changed, and its repr does not show the database's password."""
+    config = from_env({"HALTLINE_DATABASE_URL": "postgresql://u:hunter2@db/haltline"})
+    assert "hunter2" not in repr(config)
+    with pytest.raises(FrozenInstanceError):
+        config.ttl_ms = 1  # type: ignore[misc]
