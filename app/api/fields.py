@@ -11,8 +11,8 @@ import marshmallow as ma
 from app.domain.access import Role
 from app.domain.moments import MOMENT_PATTERN, parse_moment
 from app.domain.reasons import MAX_LENGTH, REASON_PATTERN, check_reason
+from app.domain.tokens import check_no_token
 from haltline.canonical import MAX_INTEGER
-from haltline.errors import InvalidTarget
 from haltline.scopes import ID_PATTERN, TARGET_PATTERN, check_id, parse_target
 
 EPOCH_PATTERN: Final = "^[0-9a-f]{16}$"
@@ -55,8 +55,8 @@ class TargetField(Text):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         try:
-            return parse_target(super()._deserialize(value, attr, data, **kwargs))
-        except InvalidTarget as error:
+            return parse_target(check_no_token(super()._deserialize(value, attr, data, **kwargs)))
+        except ValueError as error:
             raise ma.ValidationError(str(error)) from None
 
 
@@ -88,7 +88,7 @@ def reason() -> Text:
     """Return the field of a reason, which must be sent."""
     return Text(
         required=True,
-        validate=_valid(check_reason),
+        validate=_valid(lambda text: check_reason(check_no_token(text))),
         metadata={
             "description": "why, one line of plain text",
             "pattern": REASON_PATTERN,
@@ -99,11 +99,18 @@ def reason() -> Text:
     )
 
 
-def identifier(what: str, *, required: bool = False, description: str = "") -> Text:
-    """Return the field of an id."""
+def identifier(what: str, *, required: bool = False, logged: bool = False, description: str = "") -> Text:
+    """Return the field of an id.
+
+    Args:
+        what: the word for it in an error message.
+        required: whether it must be sent.
+        logged: whether it is written into the log, where no token may stand.
+        description: what it is.
+    """
     return Text(
         required=required,
-        validate=_valid(lambda text: check_id(text, what)),
+        validate=_valid(lambda text: check_id(check_no_token(text) if logged else text, what)),
         metadata={"description": description, "pattern": ID_PATTERN, "minLength": 1, "maxLength": 128},
     )
 

@@ -55,7 +55,7 @@ class KillBody(Strict):
 
     target = target()
     reason = reason()
-    flip_id = identifier("flip_id", description=FLIP_ID_HELP)
+    flip_id = identifier("flip_id", logged=True, description=FLIP_ID_HELP)
     in_flight = Text(
         validate=_honoured("in_flight", "finish"),
         metadata={"description": "what happens to calls that are running", "enum": ["finish"]},
@@ -84,7 +84,7 @@ class ReviveBody(Strict):
         metadata={"description": "the holds to release", "uniqueItems": True},
     )
     reason = reason()
-    flip_id = identifier("flip_id", description=FLIP_ID_HELP)
+    flip_id = identifier("flip_id", logged=True, description=FLIP_ID_HELP)
 
     @ma.validates("holds")
     def no_hold_twice(self, holds: list[int], **_: Any) -> None:
@@ -96,7 +96,9 @@ class ReviveBody(Strict):
 class TokenBody(Strict):
     """A token to be made."""
 
-    subject = identifier("subject", required=True, description="the person or machine that the token names")
+    subject = identifier(
+        "subject", required=True, logged=True, description="the person or machine that the token names"
+    )
     role = role()
     tenants = ma.fields.List(
         identifier("tenant"),

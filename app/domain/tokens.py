@@ -98,6 +98,17 @@ def mask(text: str) -> str:
     return _SECRETS.sub(r"\1_****", text) if PREFIX in text else text
 
 
+def check_no_token(text: str) -> str:
+    """Return ``text`` if no token stands in it: what is written into the log stays there, for every reader.
+
+    Raises:
+        ValueError: one does. The message does not repeat it.
+    """
+    if mask(text) != text:
+        raise ValueError("this text holds a token, and the log keeps it for ever: revoke that token, leave it out")
+    return text
+
+
 def lifetime(days: int | None) -> float:
     """Return how long a token lasts, in seconds.
 

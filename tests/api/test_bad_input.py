@@ -55,6 +55,20 @@ def test_bad_bodies(shared: Desk, name: str) -> None:
     assert members(shared.call("GET", "/v1/log"))["seq"] == before
 
 
+@pytest.mark.parametrize("member", ["reason", "target", "flip_id"])
+def test_a_token_is_not_written_into_the_log(shared: Desk, member: str) -> None:
+    """A token pasted by mistake would stay in an append-only log: it is refused, and the refusal does not repeat it."""
+    token = shared.tokens["worker"]
+    body = {"target": "run:r-1", "reason": "why", "flip_id": "f-token"}
+    body[member] = f"run:{token}" if member == "target" else token
+    before = members(shared.call("GET", "/v1/log"))["seq"]
+    response = shared.call("POST", "/v1/kills", body)
+    assert response.status_code == 422
+    assert "token" in problem(response, "invalid_fields")["errors"][member][0]
+    assert token.rpartition("_")[2] not in response.get_data(as_text=True)
+    assert members(shared.call("GET", "/v1/log"))["seq"] == before
+
+
 TARGETS = [
     "",
     ":",
