@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, make_url
 
 from app.service.store import Committed, FlipResult, OutcomeUnknown, Store, StoreUnavailable
@@ -18,6 +19,7 @@ from app.storage import StoreRefused, flipping, open_store
 from app.storage.database import Done
 from app.storage.migrate import upgrade
 from app.storage.postgres import LOG_LOCK, PostgresDatabase
+from app.storage.postgres_connection import BoundedConnection, DeadlineExceeded
 from tests.support.orders import committed, kill_order
 from tests.support.places import Place
 from tests.support.postgres import SERVICE, PostgresServer
@@ -176,6 +178,26 @@ def test_a_server_that_freezes_during_the_commit_is_unknown(
     assert _count(postgres_place) == 1
 
 
+def test_half_an_exchange_ends_its_connection(postgres_url: str) -> None:
+    """After a deadline passed in the middle of an answer, nothing more is said on that connection."""
+    with BoundedConnection.connect(postgres_url) as connection:
+        connection.deadline = time.monotonic() + 0.3
+        with _within(2), pytest.raises(DeadlineExceeded, match="did not answer in time"):
+            connection.execute("SELECT pg_sleep(10)")
+        assert connection.closed
+
+
+def test_without_time_nothing_is_sent(postgres_url: str) -> None:
+    """An exchange whose deadline has passed is not begun: the connection has not even opened a transaction."""
+    with BoundedConnection.connect(postgres_url) as connection:
+        connection.deadline = time.monotonic() - 1
+        with pytest.raises(DeadlineExceeded, match="no time was left"):
+            connection.execute("SELECT 1")
+        assert connection.info.transaction_status == TransactionStatus.IDLE
+        connection.deadline = time.monotonic() + 10
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_restarted_server_costs_no_flip(other_server: PostgresServer) -> None:
     """Connections that the server dropped are found before anything was sent: the first kill and read succeed."""
     name = other_server.create_database()
@@ -188,9 +210,12 @@ def test_a_restarted_server_costs_no_flip(other_server: PostgresServer) -> None:
         other_server.start()
         committed(store.kill(kill_order()))
         assert store.head().position.seq == 3
-        other_server.stop()
-        other_server.start()
-        assert store.head().position.seq == 3
+        for _ in range(2):
+            other_server.stop()
+            other_server.start()
+            committed(store.kill(kill_order()))
+            assert store.entry(1) is not None
+        assert store.head().position.seq == 5
 
 
 @pytest.mark.parametrize("setting", ["fsync=off", "full_page_writes=off"])
@@ -214,6 +239,17 @@ def test_a_held_lock_costs_the_lock_timeout(store: Store, postgres_place: Place)
             store.kill(kill_order())
     assert _count(postgres_place) == 0
     committed(store.kill(kill_order()))
+
+
+def test_work_that_decides_against_it_is_rolled_back(database: PostgresDatabase, postgres_place: Place) -> None:
+    """A decision not to write leaves nothing, whatever was written before."""
+
+    def work(connection: Connection) -> Done[str]:
+        flipping.kill(connection, kill_order(), max_active_holds=100)
+        return Done("refused", write=False)
+
+    assert database.write(work) == "refused"
+    assert _count(postgres_place) == 0
 
 
 def test_reads_need_no_lock(store: Store, postgres_place: Place) -> None:
