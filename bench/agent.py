@@ -54,6 +54,7 @@ class Memory:
             "seq": replica.position.seq,
             "hash": replica.position.hash,
             "ttl_ms": TTL_MS,
+            "tenants": None,
             "entries": [],
         }
         self._snapshot = replica.snapshot()

@@ -158,7 +158,7 @@ class Script:
             self._say(
                 f"    reading goes on: {', '.join(f'{run} {reads[run]}' for run in hit)} recipients since effective_at"
             )
-        revive = ["revive", *rung.words, "--reason", rung.cure]
+        revive = ["revive", *rung.words, "--all", "--reason", rung.cure]
         self._say(f"  {self._releaser.name}$ {typed(revive)}")
         go_ns = self._releaser.succeed(revive).at_ns
         if halted:

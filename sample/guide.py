@@ -14,7 +14,7 @@ _LINES: Final = (
     ("stop a tenant", 'haltline kill tenant acme --reason "consent withdrawn"'),
     ("freeze one tool", 'haltline kill capability send_email --reason "dead link"'),
     ("stop the world", 'haltline kill global --reason "stop, then look"'),
-    ("let go again", 'haltline revive run r-1 --reason "list corrected"'),
+    ("let go again", 'haltline revive run r-1 --all --reason "list corrected"'),
     ("what is stopped", "haltline flags"),
     ("what happened", "haltline log"),
 )

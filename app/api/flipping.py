@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.auth import principal
 from app.api.problems import Problem
 from app.domain.access import Reach
 from app.domain.etags import etag
@@ -26,6 +27,8 @@ def durable(outcome: FlipOutcome, target: Target, *, epoch: str | None = None) -
     if isinstance(outcome, Reach):
         raise Problem("not_found", f"There is no {target} that this token may kill.")
     if isinstance(outcome, FlipIdTaken):
+        if principal().tenants is not None:
+            raise Problem("flip_id_taken")  # its position may be that of an entry which this token must not know
         raise Problem("flip_id_taken", seq=outcome.seq)
     if isinstance(outcome, NoSuchHold):
         active = [hold.seq for hold in outcome.flag.holds]

@@ -36,7 +36,7 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
 
     Raises:
         Problem: there is no lease for it, or none now.
-        StoreUnavailable: the token had to be looked up again and could not be.
+        StoreUnavailable: the token, or an old position, had to be looked up and could not be.
     """
     if asked.namespace is not None and asked.namespace != here.namespace:
         raise Problem("foreign", f"This service keeps the log of namespace {here.namespace}.")
@@ -48,7 +48,9 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
     # The read may have brought this very token's revocation: then it grants nothing any more.
     if not here.tokens.holds(who):
         raise Problem("unauthenticated", headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
-    frame = here.frames.frame(published, asked.request, view=who.tenants, received_at_us=received_at_us)
+    frame = here.frames.frame(
+        published, asked.request, view=who.tenants, received_at_us=received_at_us, past=here.refresher.position
+    )
     if isinstance(frame, Foreign):
         raise Problem("foreign", f"{frame.detail}: another database, or one restored from a backup.")
     if isinstance(frame, Regress):

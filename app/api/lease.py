@@ -34,6 +34,7 @@ ANSWERED: Final = {
     "hash": EXAMPLE_HASH,
     "read_at": 918273645128,
     "ttl_ms": 1000,
+    "tenants": None,
     "entries": [],
     "nonce": "b1946ac92492d2347c6235b4d2611184",
     "received_at": 918273645001,

@@ -72,7 +72,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "uri_too_long": Kind(414, "The address is too long", "Send a shorter one."),
     "unsupported_media_type": Kind(415, "The body is not declared as JSON", "Send Content-Type: application/json."),
     "invalid_fields": Kind(422, "Some fields are not valid", "Mend the fields that are listed under errors."),
-    "not_honoured": Kind(422, "An option is not honoured yet", "Leave the option out."),
     "if_match_missing": Kind(
         428, "The view that you saw is missing", "Send the target's ETag, from GET /v1/flags/..., as If-Match."
     ),

@@ -351,6 +351,12 @@ class FrameOut(ma.Schema):
     hash = Text(required=True)
     read_at = Whole(required=True, metadata={"description": "when the read began, microseconds"})
     ttl_ms = Whole(required=True)
+    tenants = ma.fields.List(
+        Text(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "the tenants that the token is bound to: kills of others come as stubs; null for all"},
+    )
     entries = ma.fields.List(ma.fields.Nested(EntryOut), required=True)
     nonce = Text(required=True)
     received_at = Whole(required=True, metadata={"description": "when the request was received, microseconds"})

@@ -27,7 +27,10 @@ GRACE_S: Final = 3
 """How long a stop may take before gunicorn kills the worker."""
 
 KEEPALIVE_S: Final = 5
-"""How long an idle connection, or one whose request line and headers are not complete, is kept."""
+"""How long an idle connection, or one whose request line and headers are not complete, is kept.
+
+One that has shown no valid token is kept for less: see app/cli/worker.py.
+"""
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types

@@ -31,6 +31,21 @@ BODY_S: Final = 10.0
 BODY_LIMIT: Final = 16 * 1024
 """How much of a body is read before the application decides that it is too large, bytes."""
 
+UNKNOWN_MAX: Final = 200
+"""How many connections that have not shown a valid token are kept; of more, the oldest are closed."""
+
+UNKNOWN_HEAD_S: Final = 2.0
+"""How long such a connection may take to send a request line and headers, seconds."""
+
+UNKNOWN_BODY_S: Final = 0.01
+"""How long the body of a request without a valid token is waited for, seconds: what is there is read, no more."""
+
+LINGER_S: Final = 1.0
+"""How long a connection is kept for its caller to take the reply to a request whose body was not read, seconds."""
+
+UNKNOWN: Final = "haltline.unknown"
+"""Where the environment of a request without a valid token has what makes its reply the connection's last."""
+
 SEND_S: Final = 30.0
 """How long a caller may take to accept one piece of a reply, seconds."""
 
@@ -62,8 +77,15 @@ class BodyDeadline:
             return self._wsgi(environ, start_response)
         body = environ["wsgi.input"]
         data: bytes | None = None
-        with gevent.Timeout(self._seconds, exception=False):
+        last = environ.get(UNKNOWN)
+        with gevent.Timeout(self._seconds if last is None else UNKNOWN_BODY_S, exception=False):
             data = body.read(BODY_LIMIT + 1)
+        if data is None and last is not None:
+            # A caller that may do nothing is not waited for: it would keep others out. The application says why.
+            body.failed = True
+            last()
+            environ["wsgi.input"] = io.BytesIO()
+            return self._wsgi(environ, start_response)
         if data is None:
             # Where the next request would begin on this connection is unknown: it is not used again.
             body.failed = True
@@ -137,11 +159,14 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.application: Any = None
         self.wsgi: Any = None
         self._idle: set[Any] = set()
+        self._unknown: dict[Any, None] = {}  # in the order they came
+        self._holds_token: Callable[[str], bool | None] = bool
 
     def load_wsgi(self) -> None:
         """Load the application behind the body deadline."""
         super().load_wsgi()
         self.application = self.wsgi
+        self._holds_token = _verifier(self.application)
         self.wsgi = BodyDeadline(self.wsgi)
 
     def run(self) -> None:
@@ -181,11 +206,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """
         client.settimeout(SEND_S)
         self._idle.add(client)
+        self._unknown[client] = None
+        if len(self._unknown) > UNKNOWN_MAX:
+            oldest = next(iter(self._unknown))
+            del self._unknown[oldest]
+            _shut(oldest, socket.SHUT_RDWR)  # writing too: it may be one that takes no reply
         try:
             parser = http.get_parser(self.cfg, client, addr)
             while True:
                 req = None
-                with self.timeout_ctx():
+                with self._head_deadline(client):
                     req = next(parser)
                 if req is None:
                     return  # nobody has asked for long
@@ -199,7 +229,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self.handle_error(None, client, addr, error)
         finally:
             self._idle.discard(client)
+            self._unknown.pop(client, None)
             util.close(client)
+
+    def _head_deadline(self, client: Any) -> Any:
+        if client in self._unknown:
+            return gevent.Timeout(UNKNOWN_HEAD_S, exception=False)
+        return self.timeout_ctx()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's
         """Answer what is not a request at all with a problem.
@@ -226,6 +262,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             reply, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, response_class=Reply)
             if not self.alive:
                 reply.force_close()
+            if sock in self._unknown:
+                holds = self._holds_token(environ.get("HTTP_AUTHORIZATION", ""))
+                if holds:
+                    self._unknown.pop(sock, None)
+                elif holds is not None:
+                    environ[UNKNOWN] = reply.force_close
             try:
                 self._serve(reply, environ)
             except OSError:
@@ -236,6 +278,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 # A part of the reply is on its way: another one behind it would be read as its rest.
                 self.log.exception("a reply broke off")
                 raise StopIteration from None
+            if req.body.failed:
+                # Its caller may still be sending: closed at once, the connection would be reset and the reply lost.
+                util.close_graceful(sock, timeout=LINGER_S)
             if reply.should_close():
                 raise StopIteration
         finally:
@@ -259,7 +304,27 @@ def _refusal(code: str) -> bytes:
     return "\r\n".join(lines).encode("ascii") + told
 
 
-def _shut(client: Any) -> None:
+def _verifier(application: Any) -> Callable[[str], bool | None]:
+    """Return what says whether an Authorization header has a valid token; None where that cannot be known now."""
+    from app.factory import node_of
+    from app.service.store import StoreUnavailable
+    from app.service.tokens import Denied
+
+    verify = node_of(application).tokens.verify
+
+    def holds(header: str) -> bool | None:
+        scheme, _, text = header.partition(" ")
+        if scheme.lower() != "bearer":
+            return False
+        try:
+            return not isinstance(verify(text.strip(" ")), Denied)
+        except StoreUnavailable:
+            return None  # nobody's fault but the service's: the application answers the whole request
+
+    return holds
+
+
+def _shut(client: Any, how: int = socket.SHUT_RD) -> None:
     """End the reading side of a connection, so that whoever waits for its next request sees the end of it.
 
     Not by gevent's own shutdown, which would raise in the waiting greenlet as if the connection had failed.
@@ -267,7 +332,7 @@ def _shut(client: Any) -> None:
     native = get_original("socket", "socket")
     try:
         with native(fileno=os.dup(client.fileno())) as same:
-            same.shutdown(socket.SHUT_RD)
+            same.shutdown(how)
     except OSError:
         return  # it ended by itself
 

@@ -7,12 +7,12 @@ built once for each published state.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from app.service.published import Published
-from haltline.flips import GENESIS_HASH
+from haltline.flips import GENESIS_HASH, Position
 from haltline.scopes import Scope, Target, parse_target
 
 FRAME_VERSION: Final = 1
@@ -74,6 +74,10 @@ def _text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def _no_past(_seq: int) -> Position | None:
+    return None
+
+
 class Frames:
     """Builds frames, remembering the common part of those of the newest state."""
 
@@ -89,7 +93,13 @@ class Frames:
         self._memo: tuple[Published, dict[tuple[View, int], str]] | None = None
 
     def frame(
-        self, published: Published, request: LeaseRequest, *, view: View, received_at_us: int
+        self,
+        published: Published,
+        request: LeaseRequest,
+        *,
+        view: View,
+        received_at_us: int,
+        past: Callable[[int], Position | None] = _no_past,
     ) -> bytes | Regress | Foreign:
         """Return the frame that answers a request.
 
@@ -98,25 +108,31 @@ class Frames:
             request: what the worker sent.
             view: what its token may see.
             received_at_us: when the request was received, microseconds of the raw clock, rounded up.
+            past: looks up a position of the log that lies before the tail; without it such a request is refused.
         """
-        refused = self._refused(published, request)
+        refused = self._refused(published, request, past)
         if refused is not None:
             return refused
         start = request.seq if request.seq > 0 and published.tail.position(request.seq) is not None else -1
         part = self._part(published, view, start)
         return f'{part},"nonce":{_text(request.nonce)},"received_at":{received_at_us}}}'.encode()
 
-    def _refused(self, published: Published, request: LeaseRequest) -> Regress | Foreign | None:
+    def _refused(
+        self, published: Published, request: LeaseRequest, past: Callable[[int], Position | None]
+    ) -> Regress | Foreign | None:
         replica = published.replica
         if request.epoch is not None and request.epoch != replica.epoch:
             return Foreign(f"the log of this service has epoch {replica.epoch}, the request names {request.epoch}")
         if request.seq > replica.position.seq:
             return Regress(f"the log ends at {replica.position.seq}, the request has seen {request.seq}")
-        known = published.tail.position(request.seq) if request.seq > 0 else None
-        if known is not None and request.hash != known.hash:
+        if request.seq == 0:
+            if request.hash not in (None, GENESIS_HASH):
+                return Regress("before the first entry there is no hash but 64 zeros")
+            return None
+        # Also where only a snapshot can follow: whoever has seen another history has seen kills that are not in it.
+        known = published.tail.position(request.seq) or past(request.seq)
+        if known is None or request.hash != known.hash:
             return Regress(f"entry {request.seq} of this log has another hash than the request names")
-        if request.seq == 0 and request.hash not in (None, GENESIS_HASH):
-            return Regress("before the first entry there is no hash but 64 zeros")
         return None
 
     def _part(self, published: Published, view: View, start: int) -> str:
@@ -144,6 +160,8 @@ class Frames:
             "hash": position.hash,
             "read_at": published.read_at_us,
             "ttl_ms": published.ttl.ttl_ms,
+            # So that a worker knows whose kills it would never hear of.
+            "tenants": view,
         }
         if start < 0:
             tail = f'"entries":[],"snapshot":{_text(snapshot(published, view))}'

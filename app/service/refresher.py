@@ -19,17 +19,20 @@ import structlog
 
 from app.domain.moments import moment
 from app.service.clocks import Clocks
-from app.service.published import Kept, Published, Tail, kept
+from app.service.published import TAIL_LENGTH, Kept, Published, Tail, kept
 from app.service.store import Head, LogDiverged, LogRow, OutcomeUnknown, Store, StoreUnavailable
 from haltline.canonical import parse
 from haltline.errors import HaltlineError, InvalidEntry
-from haltline.flips import Entry, Note, parse_entry
+from haltline.flips import Entry, Note, Position, parse_entry
 
 PAGE: Final = 2_000
 """How many entries one refresh reads at most."""
 
 MEMORY_S: Final = 30 * 86_400.0
 """For how long a target remembers a kill that was released: the age beyond which planned work is refused anyway."""
+
+REMEMBERED: Final = 1_000
+"""How many positions before the tail are remembered, so that a fleet that comes back from a lapse asks for one once."""
 
 _log: Final[Any] = structlog.get_logger(__name__)
 
@@ -74,6 +77,7 @@ class Refresher:
         self._published: Published | None = None
         self._halted: str | None = None
         self._failing = False
+        self._past: dict[int, Position] = {}
         self._asked = threading.Event()
         self._next = threading.Event()
         self._starting = threading.Lock()
@@ -151,6 +155,24 @@ class Refresher:
             ended.wait(left)
         return published if published.fresh(self._clocks.raw_us_ceil()) else Unready.STALE
 
+    def position(self, seq: int) -> Position | None:
+        """Return the position at ``seq`` of the log, however old; None if there is no such entry.
+
+        Raises:
+            StoreUnavailable: it is not remembered and could not be looked up.
+        """
+        known = self._past.get(seq)
+        if known is None:
+            row = self._store.entry(seq)
+            if row is None:
+                return None
+            known = row.position
+            # The log is append-only, and each read proves that it is still the same: what stood there stands there.
+            if len(self._past) >= REMEMBERED:
+                self._past = {}
+            self._past[seq] = known
+        return known
+
     def _run(self) -> None:
         try:
             while not self._closed and self._halted is None:
@@ -203,7 +225,7 @@ class Refresher:
             since = moment(self._clocks.wall() - MEMORY_S)
             head, replica = self._store.load(remember_since=since)
             self._same_log(head)
-            self._publish(Published(replica, Tail(replica.position, [], 0), head.ttl, read_at))
+            self._publish(Published(replica, self._tail(replica.position), head.ttl, read_at))
             return True
         page = self._store.refresh(before.replica.position, limit=PAGE)
         self._same_log(page.head)
@@ -220,6 +242,31 @@ class Refresher:
             )
         self._publish(Published(replica, tail, page.head.ttl, read_at if page.last else before.read_at_us))
         return page.last
+
+    def _tail(self, end: Position) -> Tail:
+        """Return the newest entries up to ``end``, each read back whole and proven to follow the one before.
+
+        So a node that was just started continues whoever was served by the one before, and nobody else.
+        """
+        seq = max(end.seq - TAIL_LENGTH, 0)
+        base = reached = Position()
+        entries: list[Kept] = []
+        while seq < end.seq:
+            rows = self._store.export(after=seq, up_to=end.seq, limit=PAGE)
+            if not rows:
+                raise LogDiverged(f"the log has no entry {seq + 1}, though its head is {end.seq}")
+            for row in rows:
+                entry = self._entry(row)
+                if seq > 0 and not entries:
+                    # What came before is not read: it is what the entries from here to the head rest on.
+                    base = reached = Position(seq, entry.prev_hash)
+                if entry.position.seq != seq + 1 or entry.prev_hash != reached.hash:
+                    raise LogDiverged(f"entry {entry.position.seq} does not follow entry {seq}: the log was edited")
+                seq, reached = entry.position.seq, entry.position
+                entries.append(kept(entry, row.body))
+        if reached != end:
+            raise LogDiverged(f"entry {reached.seq} is not the one that the head names: the log was edited")
+        return Tail(base, entries, len(entries))
 
     def _publish(self, published: Published) -> None:
         self._use_ttl(published.ttl.ttl_ms)

@@ -37,6 +37,7 @@ class Database(Protocol):
 
         Raises:
             StoreUnavailable: it could not be read in time.
+            LogDiverged: the database under this process was taken away or replaced (SQLite's file).
         """
 
     def write(self, work: Callable[[Connection], Done[T]]) -> T:
@@ -50,6 +51,7 @@ class Database(Protocol):
         Raises:
             StoreUnavailable: it failed before the commit was begun; nothing was changed.
             OutcomeUnknown: it failed after the commit was begun.
+            LogDiverged: the database under this process was taken away or replaced; nothing was changed.
         """
 
     def close(self) -> None:

@@ -67,7 +67,8 @@ def _engine(url: URL, settings: dict[str, int], prepare: Callable[[BoundedConnec
         "options": f"{given if isinstance(given, str) else ' '.join(given)} {options}".strip(),
     })  # fmt: skip
     # use_native_hstore: no look-up of a type that is not used, on each first connection.
-    engine = create_engine(url, use_native_hstore=False, **pool)
+    # hide_parameters: no error, and so no journal, repeats the values of a statement.
+    engine = create_engine(url, use_native_hstore=False, hide_parameters=True, **pool)
 
     def connect(_dialect: object, _record: object, args: list[Any], named: dict[str, Any]) -> BoundedConnection:
         raw = BoundedConnection.connect(*args, **named)

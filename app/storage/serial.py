@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -45,8 +45,7 @@ class _Threads:
         try:
             return future.result(timeout)
         except FutureTimeoutError:
-            # A TimeoutError that the job itself raised looks the same.
-            if future.done():
+            if future.done():  # in the very moment
                 return future.result()
             raise _GivenUp from None
 
@@ -93,6 +92,13 @@ def _pool(name: str) -> _Pool:
     return _Threads(name)
 
 
+def _raising(error: BaseException) -> Callable[[], NoReturn]:
+    def outcome() -> NoReturn:
+        raise error
+
+    return outcome
+
+
 class SerialThread:
     """A native thread that runs jobs in the order in which they were handed over."""
 
@@ -116,23 +122,30 @@ class SerialThread:
         # deque.pop is one step, also where gevent replaced every lock that Python has.
         ticket = deque([None])
 
-        def unless_given_up() -> T:
+        # Nothing is raised on the thread: gevent's pool prints the traceback of whatever leaves a job there, and what
+        # a database error says may hold the values of a statement.
+        def unless_given_up() -> Callable[[], T]:
             try:
                 ticket.pop()
             except IndexError:
-                raise NotStarted from None
-            return job()
+                return _raising(NotStarted())
+            try:
+                value = job()
+            except BaseException as error:  # noqa: BLE001 - it decides nothing: the caller raises it
+                return _raising(error)
+            return lambda: value
 
         if self._closed:
             raise Closed
         try:
-            return self._pool.call(unless_given_up, timeout)
+            outcome = self._pool.call(unless_given_up, timeout)
         except _GivenUp:
             try:
                 ticket.pop()
             except IndexError:
                 raise StillRunning from None
             raise NotStarted from None
+        return outcome()
 
     def close(self) -> None:
         """End the thread after the jobs already handed over; later ones raise Closed."""

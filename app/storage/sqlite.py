@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from app.service.store import OutcomeUnknown, StoreUnavailable
+from app.service.store import LogDiverged, OutcomeUnknown, StoreUnavailable
 from app.storage.database import Done
 from app.storage.errors import StoreRefused
 from app.storage.migrate import upgrade_connection
@@ -86,7 +86,10 @@ class _Session:
 
     def __init__(self, path: str) -> None:
         self.raw = _raw_connection(path)
-        self._engine: Engine = create_engine("sqlite://", creator=lambda: self.raw, poolclass=StaticPool)
+        # hide_parameters: no error, and so no journal, repeats the values of a statement.
+        self._engine: Engine = create_engine(
+            "sqlite://", creator=lambda: self.raw, poolclass=StaticPool, hide_parameters=True
+        )
         self.connection: Connection = self._engine.connect()
 
     def close(self) -> None:
@@ -128,6 +131,7 @@ class SqliteDatabase:
         timeout = _UNHURRIED if unhurried else self._timeout
 
         def job() -> T:
+            self._same_file()
             session = self._open()
             if not unhurried:
                 until = time.monotonic() + _READ_SECONDS
@@ -135,7 +139,8 @@ class SqliteDatabase:
             try:
                 return self._transaction(session, "BEGIN", lambda connection: Done(work(connection), write=False))
             finally:
-                session.raw.set_progress_handler(None, 0)
+                if self._session is session:  # one that was thrown away is closed
+                    session.raw.set_progress_handler(None, 0)
 
         return self._run(job, timeout=timeout, writing=False)
 
@@ -167,8 +172,16 @@ class SqliteDatabase:
 
     # What follows runs on the native thread only.
 
+    def _same_file(self) -> None:
+        if self._owned is not None and not self._owned.in_place():
+            raise LogDiverged(
+                f"{self._path} is not the file that this process has opened: it was moved, replaced or removed; "
+                f"put it back and start the service again"
+            )
+
     def _open(self) -> _Session:
         if self._session is None:
+            self._same_file()  # SQLite would open whatever lies there now, and make a file if nothing does
             try:
                 self._session = _Session(self._path)
             except sqlite3.Error as error:

@@ -135,11 +135,22 @@ class OwnedFile:
         except OSError as error:
             raise StoreRefused(f"{self.path} cannot be opened: {error.strerror}") from error
         try:
-            links = os.fstat(handle).st_nlink
+            found = os.fstat(handle)
         finally:
             os.close(handle)
-        if links > 1:
-            raise StoreRefused(f"{self.path} has {links} names (hard links), and its lock guards only one: use a copy")
+        if found.st_nlink > 1:
+            raise StoreRefused(
+                f"{self.path} has {found.st_nlink} names (hard links), and its lock guards only one: use a copy"
+            )
+        self._file = found.st_dev, found.st_ino
+
+    def in_place(self) -> bool:
+        """Return whether the path still names the file that was there when it was taken."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
 
     def release(self) -> None:
         """Give the lock back."""

@@ -7,15 +7,16 @@ thread dies, hangs or is starved, the lease runs out and every check stops.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.errors import ServiceError
 from haltline.lease import NEVER, Lease
+from haltline.native import Thread, make_condition, make_thread
 from haltline.renewal import FRAME_MAX_BYTES, Identity, Renewal, Reply, unlive
 from haltline.verdict import Reason, Stop
 
@@ -75,9 +76,10 @@ class Refresher:
 
     def _begin_life(self, lease: Lease) -> None:
         """Set up what belongs to one process and must not be shared with a forked child."""
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._changed = make_condition()
+        self._thread: Thread | None = None
         self._starting = False
+        self._started = 0
         self._transport: LeaseTransport | None = None
         self._urgent = False
         self._begun = self._ended = 0
@@ -186,28 +188,36 @@ class Refresher:
             listeners, transport = self._listeners, self._transport
         for listener in listeners:
             listener()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(self._renewal.deadline_s + 1)
+        if thread is not None:
+            with suppress(RuntimeError):  # it is this very thread, or it was never started
+                thread.join(self._renewal.deadline_s + 1)
         if transport is not None and (thread is None or not thread.is_alive()):
             transport.close()
 
     def _start(self) -> None:
         """Start the thread if it does not run; the caller holds the lock."""
-        if self.closed or not self.background or (self._thread is not None and self._thread.is_alive()):
-            return
         # The lock lets its own holder in again: a signal handler that checks a run while this thread stands between
-        # these lines must not start a second refresher, which could put an older replica beside a newer deadline.
-        if self._starting:
+        # these lines must not start a second refresher, which could put an older replica beside a newer deadline. So
+        # whether one runs is asked only once no handler can get past the first line.
+        if self._starting or self.closed or not self.background:
             return
         self._starting = True
         try:
-            self._thread = threading.Thread(target=self._run, name="haltline-refresher", daemon=True)
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._started += 1
+            self._thread = make_thread(partial(self._run, self._started), name="haltline-refresher")
             self._thread.start()
         finally:
             self._starting = False
 
-    def _run(self) -> None:
-        while not self.closed:
+    def _goes_on(self, number: int) -> bool:
+        # Of two threads the one that was started last goes on: an exception in a handler may cut a start short between
+        # the thread's beginning and its word that it is alive.
+        return self._started == number and not self.closed
+
+    def _run(self, number: int) -> None:
+        while self._goes_on(number):
             self._renew()
             with self._changed:
                 if self.live():
@@ -218,7 +228,7 @@ class Refresher:
                 listener()
             with self._changed:
                 begun = self._clocks.gettime(LEASE_CLOCK)
-                while not self.closed:
+                while self._goes_on(number):
                     now = self._clocks.gettime(LEASE_CLOCK)
                     left = self._renewal.due / 1e9 - now
                     if self._urgent:
@@ -227,7 +237,7 @@ class Refresher:
                         break
                     self._changed.wait(left)
                 self._urgent = False
-        if self._transport is not None:
+        if self._transport is not None and self._started == number:
             self._transport.close()
 
     def _renew(self) -> None:

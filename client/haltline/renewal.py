@@ -195,7 +195,7 @@ class Renewal:
     def _judge(self, ask: Ask, frame: dict[str, Any], now: Readings) -> bool:
         """Take the lease that a frame grants, and return whether the clocks make it worth asking again at once."""
         span_us, ttl_ms = self._checked(ask, frame)
-        replica = self._fold(ask, frame)
+        replica = self._fold(ask, frame, self._view(frame))
         # What a frame says of kills is taken even where it grants no lease.
         state = clock_state(ask.t0, now)
         passed = now.boot - ask.t0.boot
@@ -246,7 +246,19 @@ class Renewal:
             )
         return read - received, ttl_ms
 
-    def _fold(self, ask: Ask, frame: dict[str, Any]) -> Replica:
+    def _view(self, frame: dict[str, Any]) -> frozenset[str] | None:
+        """Return the tenants whose kills the frame shows; None for all. It never changes in the life of a process."""
+        listed = frame.get("tenants", 0)
+        if listed is not None and not (isinstance(listed, list) and all(type(each) is str for each in listed)):
+            raise _Refused(Reason.MALFORMED, "tenants is missing or malformed", drop=False)
+        view = None if listed is None else frozenset(listed)
+        held = self.lease.replica
+        if held.epoch and held.tenants != view:
+            # Kills that came as stubs under the old view are not known: what was folded proves nothing for the new.
+            raise _Refused(Reason.FOREIGN, "the token is bound to other tenants than before: start anew", drop=True)
+        return view
+
+    def _fold(self, ask: Ask, frame: dict[str, Any], tenants: frozenset[str] | None) -> Replica:
         """Return the replica with the frame folded in: whole, contiguous and never going back."""
         start, seq, head = frame.get("from"), frame.get("seq"), frame.get("hash")
         if type(start) is not int or type(seq) is not int or not is_hash(head) or not 0 <= start <= seq:
@@ -262,7 +274,9 @@ class Renewal:
         try:
             base = held
             if "snapshot" in frame:
-                base = from_snapshot(frame["snapshot"], namespace=frame["namespace"], epoch=frame["epoch"])
+                base = from_snapshot(
+                    frame["snapshot"], namespace=frame["namespace"], epoch=frame["epoch"], tenants=tenants
+                )
                 if base.position.seq != start or base.position.seq < held.position.seq:
                     raise _Refused(Reason.REGRESS, "the snapshot is older than what this client has seen", drop=True)
                 if base.position.seq == held.position.seq and base.position != held.position:

@@ -46,6 +46,7 @@ class Replica:
         holds: per killed target, as text, its active holds in the order of their ``seq``.
         marks: per target that was ever killed, as text, what it remembers.
         floor_seq: marks of kills up to here may be missing, so that runs armed before it are halted.
+        tenants: the tenants whose kills it holds; None for all. Of others it cannot know, so it never says go.
     """
 
     namespace: str = ""
@@ -54,6 +55,7 @@ class Replica:
     holds: Mapping[str, tuple[Hold, ...]] = field(default_factory=lambda: _NOTHING, repr=False)
     marks: Mapping[str, Mark] = field(default_factory=lambda: _NOTHING, repr=False)
     floor_seq: int = 0
+    tenants: frozenset[str] | None = None
 
     def extend(self, entries: Iterable[Entry | Stub]) -> Replica:
         """Return the replica with ``entries`` folded in; entries it has already seen are passed over.
@@ -102,6 +104,7 @@ class Replica:
             self.holds if holds is None else MappingProxyType(holds),
             self.marks if marks is None else MappingProxyType(marks),
             self.floor_seq,
+            self.tenants,
         )
 
     def judge(self, path: Path, armed_seq: int, capability: str | None = None) -> Verdict:
@@ -113,8 +116,8 @@ class Replica:
             capability: the capability that the effect uses, a valid id; None to judge the run alone.
 
         Returns:
-            ``GO``; or a ``Stop`` with reason KILLED (the run), FROZEN (the capability only) or BEHIND, naming every
-            hold that blocks, the broadest first.
+            ``GO``; or a ``Stop`` with reason KILLED (the run), FROZEN (the capability only), UNSEEN (a tenant whose
+            kills this replica does not hold) or BEHIND, naming every hold that blocks, the broadest first.
         """
         if self.position.seq < armed_seq:
             return Stop(
@@ -131,8 +134,12 @@ class Replica:
                 killed.append(target)
         below_floor = armed_seq < self.floor_seq
         frozen = () if capability is None else self.holds.get(f"capability:{capability}", ())
-        if not killed and not below_floor and not frozen:
-            return GO
+        if not killed and not below_floor:
+            unseen = self._unseen(path)
+            if unseen is not None:
+                return unseen
+            if not frozen:
+                return GO
         if frozen and capability is not None:
             holds.extend(frozen)
             frozen_target = Target(Scope.CAPABILITY, capability)
@@ -146,6 +153,19 @@ class Replica:
         else:
             detail = f"armed at position {armed_seq}, before {self.floor_seq}, the oldest kill still remembered"
         return Stop(Reason.KILLED, tuple(holds), tuple(killed), detail)
+
+    def _unseen(self, path: Path) -> Stop | None:
+        """Return the stop of a path with a tenant whose kills this replica was never told of."""
+        if self.tenants is None:
+            return None
+        for target in path.targets:
+            if target.scope is Scope.TENANT and target.id not in self.tenants:
+                bound = ", ".join(sorted(self.tenants))
+                return Stop(
+                    Reason.UNSEEN,
+                    detail=f"the token is bound to tenants {bound}: a kill of {target} would never be seen here",
+                )
+        return None
 
     def snapshot(self) -> dict[str, Any]:
         """Return the replica as the JSON object that :func:`from_snapshot` reads."""
@@ -229,13 +249,14 @@ def _parse_mark(members: object, limit: int) -> Mark:
     return Mark(last_kill, barrier)
 
 
-def from_snapshot(members: object, *, namespace: str, epoch: str) -> Replica:
+def from_snapshot(members: object, *, namespace: str, epoch: str, tenants: frozenset[str] | None = None) -> Replica:
     """Return the replica of a snapshot.
 
     Args:
         members: the JSON object that :meth:`Replica.snapshot` made.
         namespace: the namespace of the log it is of.
         epoch: the epoch of the log it is of.
+        tenants: the tenants whose kills it holds; None for all.
 
     Raises:
         InvalidDocument: it is not a whole snapshot: absence of knowledge is never read as absence of kills.
@@ -271,5 +292,5 @@ def from_snapshot(members: object, *, namespace: str, epoch: str) -> Replica:
         before = hold.seq
         holds[key] = (*holds.get(key, ()), hold)
     return Replica(
-        namespace, epoch, Position(seq, head), MappingProxyType(holds), MappingProxyType(marks), floor_seq=floor
+        namespace, epoch, Position(seq, head), MappingProxyType(holds), MappingProxyType(marks), floor, tenants
     )

@@ -16,6 +16,9 @@ from haltline.verdict import Go, Reason, Stop, Verdict
 
 _CLEARED_MAX: Final = 1024
 
+_FOR_GOOD: Final = frozenset({Reason.KILLED, Reason.UNSEEN})
+"""The stops that no waiting ends."""
+
 
 class _Cleared(set[str | None]):
     """The capabilities that one lease lets one run use. Lease and set are one object, so that they never tear."""
@@ -250,7 +253,7 @@ class Run:
     def _settled(self, capability: str | None) -> bool:
         """Return whether waiting is over: the run may go on, or it never will."""
         verdict = self._decide(self._refresher.lease, capability)
-        return isinstance(verdict, Go) or verdict.reason is Reason.KILLED or self._armed_seq is None
+        return isinstance(verdict, Go) or verdict.reason in _FOR_GOOD or self._armed_seq is None
 
     def _seems_killed(self) -> bool:
         """Return whether the path of a run that is still to be armed is killed, as far as this process knows."""
@@ -308,6 +311,12 @@ class Run:
                 f"{capability} is frozen by an operator ({stop.detail}). Do not look for a workaround; "
                 f"go on without it, or stop.",
                 capability=capability,
+                verdict=stop,
+            )
+        if stop.reason is Reason.UNSEEN:
+            return Unverified(
+                f"run {self.id} may not go on ({stop.reason.value}): {stop.detail}. Give this process a token that is "
+                f"bound to the run's tenant, or to none.",
                 verdict=stop,
             )
         self._refresher.kick()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.errors import ConfigurationError, ServiceError
+from haltline.native import addresses, make_socket, patched
 from haltline.renewal import Reply
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def parse_address(url: str) -> Address:
         raise ConfigurationError(f"the service's address {url!r:.80} is not of the form http://host:port")
     if port == 0 or not _PLAIN.fullmatch(host) or not _PLAIN.fullmatch(parts.path):
         raise ConfigurationError(f"the service's address {url!r:.80} holds what no address may: use ASCII, no spaces")
+    try:
+        host.encode("idna")  # as resolving it will
+    except UnicodeError:
+        raise ConfigurationError(f"the service's address {url!r:.80} does not name a host that can exist") from None
     if parts.query or parts.fragment:
         raise ConfigurationError(f"the service's address {url!r:.80} must not have a query or a fragment")
     return Address(host, port or 80, parts.path.rstrip("/"))
@@ -133,6 +138,8 @@ class Transport:
         self._address = address
         self._token = token
         self._clocks = clocks
+        if patched():
+            import h11  # noqa: F401  # now: import locks are gevent's, and no native thread should wait on one
         self._socket: socket.socket | None = None
         self._http: h11.Connection | None = None
         self._resolved: list[tuple[socket.AddressFamily, tuple[object, ...]]] = []
@@ -224,13 +231,13 @@ class Transport:
             return self._socket
         self._http = None
         if not self._resolved:
-            self._resolved = [
-                (info[0], info[4])
-                for info in socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
-            ]
+            try:
+                self._resolved = addresses(self._address.host, self._address.port)
+            except UnicodeError as error:  # no ValueError of a name may end the thread that renews
+                raise OSError(f"{self._address.host} cannot be a host's name") from error
         failure: OSError | None = None
         for number, (family, where) in enumerate(self._resolved):
-            opened = socket.socket(family, socket.SOCK_STREAM)
+            opened = make_socket(family, socket.SOCK_STREAM)
             try:
                 # A share of the time each: an address that swallows packets must not cost the next one its turn.
                 opened.settimeout(left() / (len(self._resolved) - number))

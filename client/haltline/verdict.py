@@ -29,6 +29,8 @@ class Reason(StrEnum):
     """The service could not be reached, or did not answer in time."""
     REFUSED = "refused"
     """The service refused a lease: the token, its role or namespace, or the service's own state."""
+    UNSEEN = "unseen"
+    """The run works for a tenant whose kills this process's token does not show."""
     MALFORMED = "malformed"
     """The reply was not a frame that this client understands, or is newer than it."""
     FOREIGN = "foreign"

@@ -59,6 +59,13 @@ def test_a_flip_id_of_another_flip(desk: Desk) -> None:
     assert problem(desk.kill("run:other", flip_id="f-7"), "flip_id_taken")
 
 
+def test_a_bound_operator_learns_no_position_of_others(desk: Desk) -> None:
+    """Whose flip_id it hit upon, and where that stands, is not a bound token's business."""
+    desk.kill("tenant:other", flip_id="f-9")
+    told = problem(desk.kill("tenant:acme", who="bound_operator", flip_id="f-9"), "flip_id_taken")
+    assert "seq" not in told
+
+
 def test_two_kills_are_two_holds(desk: Desk) -> None:
     """Each kill is a hold of its own, and every reply lists them all."""
     first, second = members(desk.kill()), members(desk.kill())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import marshmallow as ma
@@ -14,6 +16,7 @@ from app.api.granting import Asked
 from app.api.lane import asked_by
 from app.api.schemas import LeaseBody
 from app.service.frames import LeaseRequest
+from app.service.published import TAIL_LENGTH
 from app.service.store import LogDiverged, StoreUnavailable
 from haltline.canonical import parse
 from haltline.errors import InvalidDocument
@@ -264,3 +267,70 @@ def test_a_revocation_elsewhere_ends_leases_with_the_read_that_brings_it(desk: D
     token_id = desk.tokens["worker"].split("_")[2]
     desk.node.store.revoke_token(token_id, actor="elsewhere", at="2026-11-20T20:25:11.123456Z")
     problem(desk.lease(), "unauthenticated")
+
+
+def test_a_restart_continues_those_who_were_there(tmp_path: Path) -> None:
+    """After a restart of the node a worker goes on where it was: it gets what it lacks, and no snapshot."""
+    desk = open_desk(tmp_path)
+    position = known(members(desk.lease()))
+    seq = members(desk.kill())["seq"]
+    desk.close()
+    again = open_desk(tmp_path)
+    frame = members(again.lease(**position))
+    assert "snapshot" not in frame
+    assert frame["entries"][0]["seq"] == seq
+    again.close()
+
+
+def test_no_lease_for_another_history_after_a_restart(tmp_path: Path) -> None:
+    """A worker that saw a kill which the restored log does not have is refused, however far that log has gone on."""
+    desk = open_desk(tmp_path)
+    desk.node.store.close()
+    backup = (tmp_path / "haltline.db").read_bytes()
+    desk = open_desk(tmp_path)
+    desk.kill("run:lost")
+    seen = known(members(desk.lease()))
+    desk.close()
+    (tmp_path / "haltline.db").write_bytes(backup)
+    restored = open_desk(tmp_path)
+    for number in range(3):
+        restored.kill(f"run:r-{number}")
+    assert members(restored.lease())["seq"] >= seen["seq"]
+    problem(restored.lease(**seen), "regress")
+    restored.close()
+
+
+def test_old_positions_are_compared_too(tmp_path: Path) -> None:
+    """Before the tail in memory, too, only who remembers the log as it is gets a snapshot of it."""
+    store = MemoryStore(ttl_ms=5_000)
+    old = store.append("note", topic="log_opened").position
+    for _ in range(TAIL_LENGTH):
+        store.append("note", topic="something")
+    desk = open_desk(tmp_path, store=store)
+    desk.kill()
+    position: dict[str, Any] = {"epoch": store.epoch, "seq": old.seq, "hash": old.hash}
+    frame = members(desk.lease(**position))
+    assert frame["from"] == frame["snapshot"]["seq"] == len(store.rows)
+    problem(desk.lease(**{**position, "hash": "a" * 64}), "regress")
+    problem(desk.lease(**{**position, "seq": 2}), "regress")
+    desk.close()
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "removed"])
+def test_no_lease_when_the_file_is_gone(tmp_path: Path, how: str) -> None:
+    """If the database file is taken away or replaced under the service, it is not ready and grants nothing more."""
+    desk = open_desk(tmp_path)
+    assert desk.lease().status_code == 200
+    path = tmp_path / "haltline.db"
+    path.rename(tmp_path / "moved.db")
+    if how == "replaced":
+        shutil.copy(tmp_path / "moved.db", path)
+    elif how == "removed":
+        (tmp_path / "moved.db").unlink()
+    problem(desk.call("GET", "/readyz", who=None), "diverged")
+    problem(desk.lease(), "diverged")
+    assert desk.kill().status_code == 503
+    if how == "moved":
+        (tmp_path / "moved.db").rename(path)
+    problem(desk.lease(), "diverged")
+    desk.close()

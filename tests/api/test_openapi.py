@@ -76,7 +76,7 @@ def test_problems_are_documented_where_they_happen(document: dict[str, Any]) -> 
                 examples = response["content"]["application/problem+json"]["examples"]
                 assert all(KINDS[code].status == int(status) for code in examples), (where, status)
                 shown |= set(examples)
-    everywhere = {"bad_request", "method_not_allowed", "internal", "uri_too_long", "headers_too_large", "not_honoured"}
+    everywhere = {"bad_request", "method_not_allowed", "internal", "uri_too_long", "headers_too_large"}
     assert shown == set(KINDS) - everywhere
 
 

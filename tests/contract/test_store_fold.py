@@ -103,3 +103,56 @@ def test_a_hold_that_vanished_is_not_read_as_free(place: Place, edit: str) -> No
             store.load(remember_since=BEFORE_EVERYTHING)
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        ("DELETE FROM holds WHERE seq = 2;UPDATE log_head SET active_holds = active_holds - 1", "hold 2 on run:r-1 "),
+        ("UPDATE holds SET target = 'run:r-2' WHERE seq = 2", "hold 2 on run:r-"),
+        ("UPDATE holds SET seq = 3 WHERE seq = 2", "hold 2 on run:r-1 "),
+        ("UPDATE holds SET reason = 'x' WHERE seq = 2", "hold 2 in the table holds"),
+        ("UPDATE holds SET queued = 'drain' WHERE seq = 2", "hold 2 in the table holds"),
+        ("UPDATE targets SET last_kill = 1, barrier = 1 WHERE target = 'run:r-2'", "run:r-2 has last_kill"),
+        ("UPDATE targets SET barrier = 0 WHERE target = 'run:r-2'", "run:r-2 has last_kill"),
+        ("UPDATE targets SET version = 9 WHERE target = 'run:r-2'", "run:r-2 has last_kill"),
+        ("DELETE FROM targets WHERE target = 'run:r-2'", "run:r-2 is in the log"),
+    ],
+)
+@pytest.mark.parametrize("since", [BEFORE_EVERYTHING, "9999-01-01T00:00:00.000000Z"])
+def test_tables_that_the_log_does_not_fold_to_are_not_loaded(place: Place, edit: str, why: str, since: str) -> None:
+    """Tables edited under the log are found at the load, and named: no killed run goes because of them."""
+    store = place.opened()
+    try:
+        committed(store.kill(kill_order("run:r-1")))
+        committed(store.revive(revive_order(committed(store.kill(kill_order("run:r-2"))).flag)))
+        committed(store.kill(kill_order("run:r-3")))
+        store.load(remember_since=since)
+        place.execute(*edit.split(";"))
+        with pytest.raises(LogDiverged, match=why):
+            store.load(remember_since=since)
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE log SET body = replace(body, 'too much', 'too little') WHERE seq = 2",
+        "UPDATE log SET body = '[]' WHERE seq = 2",
+        "UPDATE log SET body = '' WHERE seq = 2",
+        "UPDATE log SET body = replace(body, 'kill', 'permit') WHERE seq = 2",
+        "UPDATE log SET hash = replace(hash, substr(hash, 1, 1), 'x') WHERE seq = 2",
+    ],
+)
+def test_a_kill_that_was_edited_is_not_loaded(place: Place, edit: str) -> None:
+    """An active kill counts only as it was hashed."""
+    store = place.opened()
+    try:
+        committed(store.kill(kill_order("run:r-1")))
+        place.disarm()
+        place.execute(edit)
+        with pytest.raises(LogDiverged, match=r"entry 2 (of the log|is no flip)"):
+            store.load(remember_since=BEFORE_EVERYTHING)
+    finally:
+        store.close()

@@ -97,3 +97,12 @@ def test_notes_and_flips_share_one_log(store: Store) -> None:
     note = store.add_token(_token(), actor="root")
     assert note.position.seq == killed.row.position.seq + 1
     assert store.flag(killed.flag.target)[1] == killed.flag
+
+
+def test_what_the_database_refuses_is_not_repeated(store: Store) -> None:
+    """The error of a statement, its cause included, has none of the values that were to be written."""
+    store.add_token(_token(), actor="root")
+    with pytest.raises(StoreUnavailable) as raised:
+        store.add_token(_token(), actor="root")
+    assert raised.value.__cause__ is not None
+    assert SHA not in f"{raised.value} {raised.value.__cause__}"

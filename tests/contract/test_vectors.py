@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -195,9 +196,10 @@ def folded(name: str) -> Replica:
 @named(VERDICTS["cases"])
 def test_a_verdict_is_that_of_the_vector(case: dict[str, Any]) -> None:
     """Reason, holds and targets, in order; and the same from a snapshot of the fold."""
-    replica = folded(case["log"])
+    view = None if case["tenants"] is None else frozenset(case["tenants"])
+    replica = replace(folded(case["log"]), tenants=view)
     sent = parse(canonical(replica.snapshot()))
-    for each in (replica, from_snapshot(sent, namespace=replica.namespace, epoch=replica.epoch)):
+    for each in (replica, from_snapshot(sent, namespace=replica.namespace, epoch=replica.epoch, tenants=view)):
         verdict = each.judge(path(**case["path"]), case["armed_seq"], case["capability"])
         if isinstance(verdict, Go):
             assert case["expect"] == {"verdict": "go"}

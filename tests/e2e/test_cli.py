@@ -39,7 +39,7 @@ def test_kill_and_revive(service: Service) -> None:
     assert 0 <= killed.json["effective_in_ms"] <= 300
     flag = run(service, "flags", "run", "life-1", "--json").json
     assert [(hold["seq"], hold["reason"]) for hold in flag["holds"]] == [(seq, "mails the wrong customers")]
-    revived = run(service, "revive", "run", "life-1", "--reason", "mended", "--json")
+    revived = run(service, "revive", "run", "life-1", "--hold", str(seq), "--reason", "mended", "--json")
     assert revived.code == 0, revived.err
     assert revived.json["released"] == [seq]
     assert run(service, "flags", "run", "life-1", "--json").json["killed"] is False
@@ -104,7 +104,7 @@ def test_released_since(service: Service) -> None:
     """A kill repeated after its hold was released does not pretend that the target is killed."""
     words = ("kill", "run", "since", "--reason", "why", "--flip-id", "since-1")
     assert run(service, *words).code == 0
-    assert run(service, "revive", "run", "since", "--reason", "ok").code == 0
+    assert run(service, "revive", "run", "since", "--all", "--reason", "ok").code == 0
     ran = run(service, *words)
     assert ran.code == 1
     assert "it is not killed now" in ran.err

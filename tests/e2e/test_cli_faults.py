@@ -186,7 +186,7 @@ def test_revive_unknown_then_retried(service: Service) -> None:
             connection.sendall(reply)
 
     with listening(talk) as url:
-        ran = run(url, "revive", "run", "re", "--reason", "mended", "--timeout", "1.5", token=service.token)
+        ran = run(url, "revive", "run", "re", "--all", "--reason", "mended", "--timeout", "1.5", token=service.token)
     assert ran.code == 5
     again = shlex.split(ran.err.splitlines()[-1])
     assert again[:6] == ["haltline", "revive", "run", "re", "--hold", str(seq)]
@@ -207,7 +207,7 @@ def test_flipped_between_look_and_revive(service: Service) -> None:
         connection.sendall(reply)
 
     with listening(talk) as url:
-        ran = run(url, "revive", "run", "race", "--reason", "mended", token=service.token)
+        ran = run(url, "revive", "run", "race", "--all", "--reason", "mended", token=service.token)
     assert ran.code == 3
     assert ran.err.startswith("NOT REVIVED: run:race was flipped since you looked")
     assert "theirs" in ran.err
@@ -224,7 +224,7 @@ def test_no_service() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("status",), ("flags",), ("log",), ("export", "-o", "-"), ("revive", "global", "--reason", "x")]
+    "words", [("status",), ("flags",), ("log",), ("export", "-o", "-"), ("revive", "global", "--all", "--reason", "x")]
 )
 def test_no_service_for_the_others(words: tuple[str, ...]) -> None:
     """Every other command that needs a service ends with 4 as well."""

@@ -108,7 +108,7 @@ def test_stopped_by_what_it_prints(tmp_path: Path) -> None:
         assert "killed run:r-1" in fleet.type("haltline kill run r-1")
         fleet.until("^r-1 stopped: run:r-1 killed by admin: wrong list")
         assert "run:r-1" in fleet.type("haltline flags")
-        fleet.type("haltline revive run r-1")
+        fleet.type("haltline revive run r-1 --all")
         fleet.until("^r-1: revived. That starts nothing")
         fleet.until("^r-1 sending")
         children = fleet.children()

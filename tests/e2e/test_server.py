@@ -277,12 +277,76 @@ def test_kill_9_loses_no_acknowledged_flip(tmp_path: Path, victim: str) -> None:
     assert len(acknowledged) > 25
 
 
+def ended(connection: socket.socket, by: float) -> bytes:
+    """Return what is still to be read of a connection; it must end by then."""
+    got = b""
+    with suppress(ConnectionError):
+        while True:
+            connection.settimeout(max(by - time.monotonic(), 0.01))
+            data = connection.recv(65536)
+            if not data:
+                break
+            got += data
+    return got
+
+
+def test_callers_without_a_token_keep_no_kill_out(shared: Server) -> None:
+    """Six hundred of them hold heads and bodies back: a kill is answered at once, and all of theirs end by itself."""
+    start = b"POST /v1/kills HTTP/1.1\r\nHost: x\r\n"
+    half_body = start + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    foreign = half_body.replace(b"Host", b"Authorization: Bearer hlt_x\r\nHost")
+    with ExitStack() as opened:
+        connections = []
+        for number in range(600):
+            connection = opened.enter_context(socket.create_connection((LOOPBACK, shared.port), timeout=10))
+            connections.append(connection)
+            with suppress(ConnectionError):
+                connection.sendall(start if number % 2 else (half_body, foreign)[number % 4 // 2])
+        began = time.monotonic()
+        assert shared.kill("run:r-1").status in (200, 201)
+        assert time.monotonic() - began < 2
+        told = [ended(connection, began + 8) for connection in connections]
+    answered = [got for got in told if got]
+    assert len(answered) > 200
+    for got in answered:
+        assert got.startswith(b"HTTP/1.1 401")
+        assert b"\r\nConnection: close\r\n" in got
+    assert shared.call("GET", "/readyz").status == 200
+
+
+def test_a_thousand_idle_callers_keep_no_kill_out(shared: Server) -> None:
+    """As many as the worker serves at once, none of them saying anything."""
+    with ExitStack() as opened:
+        for _ in range(1_000):
+            opened.enter_context(socket.create_connection((LOOPBACK, shared.port), timeout=10))
+        began = time.monotonic()
+        assert shared.kill("run:r-1").status in (200, 201)
+        assert time.monotonic() - began < 2
+
+
+def test_a_caller_with_a_token_may_take_its_time(shared: Server) -> None:
+    """With a valid token a body may come seconds after the head, and the next request seconds after the reply."""
+    body = json.dumps({"target": "run:r-slow", "reason": "why"}).encode()
+    head = (
+        f"POST /v1/kills HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shared.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection((LOOPBACK, shared.port), timeout=10) as slow:
+        for _ in range(2):
+            slow.sendall(head)
+            time.sleep(0.5)
+            slow.sendall(body)
+            assert slow.recv(65536).startswith(b"HTTP/1.1 201")
+            time.sleep(2.5)
+
+
 @pytest.mark.nightly
 def test_slow_bodies_do_not_hold_it(shared: Server) -> None:
     """A body that drips is cut off with 408 after ten seconds, and the kill call does not wait meanwhile."""
     with socket.create_connection((LOOPBACK, shared.port), timeout=15) as slow:
         slow.sendall(
-            b"POST /v1/kills HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+            b"POST /v1/kills HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % shared.token.encode()
+            + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
         )
         began = time.monotonic()
         assert shared.kill("run:r-1").status == 201

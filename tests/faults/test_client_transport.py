@@ -8,11 +8,11 @@ from typing import Final
 
 import pytest
 
-from haltline import KillSwitch, Reason, ServiceError, Unverified
+from haltline import ConfigurationError, KillSwitch, Reason, ServiceError, Unverified
 from haltline.clocks import Clocks
 from haltline.renewal import Reply
 from haltline.testing import FakeService
-from haltline.transport import Transport, parse_address
+from haltline.transport import Address, Transport, parse_address
 from tests.support.fault_server import FaultServer, Mode
 
 TTL_S: Final = 0.4
@@ -123,6 +123,17 @@ def test_a_name_is_tried_address_by_address(server: FaultServer) -> None:
     came, _ = post(transport, 5)
     transport.close()
     assert isinstance(came, Reply)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "x" * 70 + ".example", ".b"])
+def test_a_name_that_no_host_can_have(host: str) -> None:
+    """Is refused in the address, and an exchange with it fails as any other: no thread dies of it."""
+    with pytest.raises(ConfigurationError, match="host"):
+        parse_address(f"http://{host}:8787")
+    transport = Transport(Address(host, 8787), token="t", clocks=Clocks())
+    came, _ = post(transport, 1)
+    assert isinstance(came, ServiceError)
+    assert not came.sent
 
 
 def test_unreachable_says_that_nothing_was_sent(server: FaultServer) -> None:

@@ -15,6 +15,6 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name not in _NEEDS:
             raise
-        print(f"haltline: the command line needs {missing.name}: pip install 'haltline[cli]'", file=sys.stderr)
+        print(f"haltline: the command line needs {missing.name}: pip install click rich", file=sys.stderr)
         sys.exit(2)
     haltline(prog_name="haltline")

@@ -48,7 +48,7 @@ def haltline(context: click.Context, /, **options: Any) -> None:
     \b
       haltline kill run r-42 --reason "mails the wrong customers"
       haltline status
-      haltline revive run r-42 --reason "the list is mended"
+      haltline revive run r-42 --hold 17 --reason "the list is mended"
     """
     context.meta[OUTER] = taken(options)
 
@@ -70,7 +70,7 @@ def kill(scope: str, identifier: str | None, **options: Any) -> None:
     Examples:
       haltline kill run r-42 --reason "mails the wrong customers"
       haltline kill capability send_email --reason "provider says we spam"
-      haltline kill global --reason "drill"
+      haltline kill global --reason "stop, then look"
     """
 
     def work(session: Session) -> Exit:
@@ -94,13 +94,13 @@ def kill(scope: str, identifier: str | None, **options: Any) -> None:
 def revive(scope: str, identifier: str | None, **options: Any) -> None:
     """Release holds of a target: SCOPE ID, SCOPE:ID, or global.
 
-    A target is free when its last hold is released. A single hold needs no option; where there are several, they are
-    shown, and you name yours. If somebody flips the target while you decide, nothing is released. A revive starts
-    nothing: it permits a restart.
+    A target is free when its last hold is released. Name yours with --hold; without it the holds are listed and nothing
+    is released, so that nobody lets go of somebody else's by accident. If somebody flips the target in between, nothing
+    is released either. A revive starts nothing: it permits a restart.
 
     \b
     Examples:
-      haltline revive run r-42 --reason "the list is mended"
+      haltline revive run r-42 --hold 17 --reason "the list is mended"
       haltline revive tenant acme --hold 17 --hold 21 --reason "both are mine"
       haltline revive global --all --reason "all clear"
     """

@@ -116,11 +116,13 @@ def _chosen(target: Target, order: Order, view: View, *, repeated: bool) -> tupl
         raise Ended(Exit.USAGE, f"no such hold on {target}: {numbers}", *_lines(view), members=listed)
     if order.holds:
         return order.holds
-    if order.everything or len(active) == 1:
+    if order.everything:
         return tuple(sorted(active))
+    # Also where there is only one: it need not be the one that whoever types this has in mind.
+    count = "1 hold" if len(active) == 1 else f"{len(active)} holds"
     raise Ended(
         Exit.USAGE,
-        f"{target} has {len(active)} holds: name those to release with --hold N (again for each), or use --all",
+        f"{target} has {count}: name those to release with --hold N (again for each), or use --all",
         *_lines(view),
         members=listed,
     )

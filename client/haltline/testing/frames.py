@@ -76,6 +76,7 @@ def answer(log: FakeLog, body: bytes, *, received_at: int, ttl_ms: int) -> Reply
         "hash": replica.position.hash,
         "read_at": received_at + 1,
         "ttl_ms": ttl_ms,
+        "tenants": None,
         "entries": log.shown(seq) if seq > 0 else [],
         "nonce": asked["nonce"],
         "received_at": received_at,

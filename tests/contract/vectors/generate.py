@@ -299,6 +299,15 @@ VERDICTS: Final[list[tuple[str, str, dict[str, str], int, str | None, Members]]]
     ),
 ]
 
+# The same under a view: tenants whose kills are known, log, path, expected; armed at 1, using SEND.
+VIEWS: Final[list[tuple[str, list[str], str, dict[str, str], Members]]] = [
+    ("a tenant in view", ["acme"], "quiet", MINE, GO),
+    ("a tenant out of view", ["umbrella"], "quiet", MINE, stop("unseen", holds=[], killed=[])),
+    ("no tenant at all", ["umbrella"], "quiet", BARE, GO),
+    ("out of view, and the capability frozen", [], "capability frozen", MINE, stop("unseen", holds=[], killed=[])),
+    ("out of view, and killed in view", [], "killed", MINE, stop("killed", holds=[2], killed=["run:r-1"])),
+]
+
 MARKS: Final[dict[str, Members]] = {
     "blip": {"tenant:acme": [2, 2]},
     "drained": {"run:r-1": [2, 0]},
@@ -313,18 +322,35 @@ MARKS: Final[dict[str, Members]] = {
 }
 
 
+def case(
+    name: str, log: str, path: Members, armed: int, capability: str | None, view: list[str] | None, expect: Members
+) -> Members:
+    """Return one case of the verdicts."""
+    return {
+        "name": name,
+        "log": log,
+        "path": path,
+        "armed_seq": armed,
+        "capability": capability,
+        "tenants": view,
+        "expect": expect,
+    }
+
+
 def verdicts() -> Members:
     """Return the vectors of the fold and its verdicts."""
     return {
         "about": "Fold the named log from the beginning, then judge one effect of one run: under a live lease, armed "
         "at armed_seq, using capability (null: the run alone). holds: the ids of every hold that blocks, in order. "
-        "killed: the targets that stop it, in order. marks: per target [last_kill, barrier] after the whole log.",
+        "killed: the targets that stop it, in order. tenants: the tenants whose kills are known; null for all. "
+        "marks: per target [last_kill, barrier] after the whole log.",
         "logs": LOGS,
         "marks": MARKS,
         "cases": [
-            {"name": name, "log": log, "path": path, "armed_seq": armed, "capability": capability, "expect": expect}
+            case(name, log, path, armed, capability, None, expect)
             for name, log, path, armed, capability, expect in VERDICTS
-        ],
+        ]
+        + [case(name, log, path, 1, SEND, view, expect) for name, view, log, path, expect in VIEWS],
     }
 
 

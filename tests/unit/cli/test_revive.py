@@ -27,10 +27,20 @@ def sent(fake: Fake) -> list[int]:
     return found
 
 
-def test_single_hold() -> None:
-    """A single hold is shown and released without an option, from the view that was seen."""
+def test_a_single_hold_must_be_named_too() -> None:
+    """One hold and no option: it may be somebody else's. It is listed, nothing is sent, 2."""
     fake = service(3)
     ran = run(fake, *REVIVE)
+    assert ran.code == 2
+    assert "has 1 hold: name those to release" in ran.err
+    assert "hold 3 by ada" in ran.err
+    assert len(fake.asked) == 1
+
+
+def test_single_hold() -> None:
+    """The hold that is named is shown and released, from the view that was seen."""
+    fake = service(3)
+    ran = run(fake, *REVIVE, "--hold", "3")
     assert ran.code == 0, ran.err
     assert [(ask.method, ask.path) for ask in fake.asked] == [("GET", "/v1/flags/run/r-42"), ("POST", "/v1/revives")]
     assert fake.asked[1].headers == (("If-Match", f'"{EPOCH}.7"'),)
@@ -42,7 +52,7 @@ def test_single_hold() -> None:
 def test_global_path() -> None:
     """The flag of global has a path of its own."""
     fake = Fake(lambda ask: flag("global", hold(3, "global")) if ask.method == "GET" else reply(ask))
-    assert run(fake, "revive", "global", "--reason", "all clear").code == 0
+    assert run(fake, "revive", "global", "--all", "--reason", "all clear").code == 0
     assert fake.asked[0].path == "/v1/flags/global"
 
 
@@ -109,7 +119,7 @@ def test_stale_view() -> None:
     """A target flipped in between: nothing is released, what changed is told, 3."""
     views = iter([flag(TARGET, hold(3, TARGET)), flag(TARGET, hold(9, TARGET, reason="newer"), version=9)])
     fake = Fake(lambda ask: next(views) if ask.method == "GET" else problem(412, "stale_view"))
-    ran = run(fake, *REVIVE)
+    ran = run(fake, *REVIVE, "--all")
     assert ran.code == 3
     assert "NOT REVIVED" in ran.err
     assert "released meanwhile: 3" in ran.err
@@ -126,7 +136,7 @@ def test_stale_view_after_a_lost_reply_is_known() -> None:
             raise lost(sent=True)
         return problem(412, "stale_view")
 
-    assert run(service(3, answering=answering), *REVIVE).code == 3
+    assert run(service(3, answering=answering), *REVIVE, "--all").code == 3
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_stale_view_after_a_lost_reply_is_known() -> None:
 )
 def test_lies_are_no_success(changes: dict[str, Any]) -> None:
     """A reply that does not prove that exactly those holds were released ends with 5."""
-    ran = run(service(3, answering=lambda ask: reply(ask, **changes)), *REVIVE)
+    ran = run(service(3, answering=lambda ask: reply(ask, **changes)), *REVIVE, "--all")
     assert ran.code == 5
     assert "free" not in ran.out
     assert "--hold 3" in ran.err

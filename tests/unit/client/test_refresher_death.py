@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
@@ -82,6 +84,38 @@ def test_a_thread_that_dies_while_somebody_waits_is_replaced(switch: KillSwitch,
         time.sleep(0.25)
         (thread,) = refreshers()
         asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_handler_that_interrupts_the_look_at_a_dead_thread_starts_no_second_one(
+    switch: KillSwitch, line: Line
+) -> None:
+    """A check just as the thread was found dead leaves the start to who found it."""
+    run = switch.run("r-1")
+    run.arm()
+    break_thread(line)
+    time.sleep(0.25)
+    did: list[str] = []
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        caller = frame.f_back
+        if caller is None or caller.f_code.co_name != "_start":
+            return
+        if event == "call" and frame.f_code.co_name == "start":
+            did.append("start")
+        if event == "return" and frame.f_code.co_name == "is_alive" and argument is False and "check" not in did:
+            did.append("check")
+            with pytest.raises(Unverified):
+                run.check()
+            did.extend("start" for _ in refreshers())  # what the check began; nothing in here is seen by itself
+
+    sys.setprofile(interrupt)  # calls where the interpreter would call a signal handler
+    try:
+        switch.ensure(2)
+    finally:
+        sys.setprofile(None)
+    assert did == ["check", "start"]
+    assert len(refreshers()) == 1
 
 
 def test_only_one_thread_is_ever_started(line: Line) -> None:

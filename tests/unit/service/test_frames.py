@@ -102,10 +102,22 @@ def test_a_known_position_is_continued(seq: int) -> None:
 
 
 def test_a_position_older_than_the_tail_gets_a_snapshot() -> None:
-    """What the node no longer has in memory is answered with a snapshot, never with a gap."""
-    published = state(base=3)
-    assert frame(published, ask(published, 2))["from"] == 5
+    """What the node no longer has in memory is answered with a snapshot, never with a gap, if the log has it so."""
+    whole, published = state(), state(base=3)
+    made = FRAMES.frame(published, ask(whole, 2), view=None, received_at_us=1_500, past=whole.tail.position)
+    assert isinstance(made, bytes)
+    assert json.loads(made)["from"] == json.loads(made)["snapshot"]["seq"] == 5
     assert frame(published, ask(published, 3))["from"] == 3
+
+
+@pytest.mark.parametrize("digest", ["a" * 64, None])
+def test_a_history_that_differs_before_the_tail_is_a_regress(digest: str | None) -> None:
+    """Whoever remembers an old position otherwise, or one that the log does not have, gets no snapshot."""
+    whole, published = state(), state(base=3)
+    told = LeaseRequest("n", EPOCH, 2, digest if digest is not None else ask(whole, 2).hash)
+    past = whole.tail.position if digest is not None else lambda _: None
+    assert isinstance(FRAMES.frame(published, told, view=None, received_at_us=1, past=past), Regress)
+    assert isinstance(FRAMES.frame(published, told, view=None, received_at_us=1), Regress)
 
 
 def test_notes_travel_as_stubs() -> None:

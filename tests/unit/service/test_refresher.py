@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -62,6 +63,63 @@ def test_first_read_loads_the_fold(bench: Bench) -> None:
     assert bench.published().replica.position.seq == 1
     assert bench.published().read_at_us == bench.clocks.now_us
     assert bench.ttls == [1_000]
+
+
+def test_first_read_takes_the_newest_entries_along() -> None:
+    """A node that was just started has the newest 10,000 entries ready, whatever was before them."""
+    made = Bench()
+    for _ in range(TAIL_LENGTH + 2):
+        made.store.append("note", topic="something")
+    made.refresher.refresh()
+    tail = made.published().tail
+    assert tail.base == made.store.rows[1].position
+    assert [each.position for each in tail.after(2)] == [row.position for row in made.store.rows[2:]]
+    made.kill()
+    made.refresher.refresh()
+    assert made.published().tail.after(TAIL_LENGTH + 2)[0].position == made.store.rows[-1].position
+
+
+@pytest.mark.parametrize("how", ["altered", "gap", "cut", "swapped", "headless"])
+def test_a_log_that_was_edited_before_the_start_halts_it(how: str) -> None:
+    """What the first read takes along must be whole and lead to the head: otherwise there is no first read."""
+    made = Bench()
+    made.store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at="", epoch=EPOCH)
+    for number in range(4):
+        made.kill(number)
+    rows = made.store.rows
+    if how == "altered":
+        rows[2] = LogRow(rows[2].position, rows[2].body.replace('"why"', '"who"'))
+    elif how == "gap":
+        del rows[2]
+    elif how == "cut":
+        rows.pop()
+    elif how == "swapped":
+        rows[1], rows[2] = rows[2], rows[1]
+    else:
+        made.store.replica = replace(made.store.replica, position=Position(5, "a" * 64))
+    with capture_logs() as logs:
+        made.refresher.refresh()
+    assert made.refresher.published is None
+    assert made.refresher.halted
+    assert [entry["event"] for entry in logs] == ["log_diverged"]
+
+
+def test_old_positions_are_looked_up_once(bench: Bench) -> None:
+    """The position at any seq is what the log has there; a thousand of them are remembered, no more."""
+    for number in range(3):
+        bench.kill(number)
+    rows = bench.store.rows
+    assert [bench.refresher.position(seq) for seq in (1, 2, 3, 4)] == [row.position for row in rows]
+    assert bench.refresher.position(5) is None
+    bench.store.failure = StoreUnavailable("gone")
+    assert bench.refresher.position(2) == rows[1].position
+    with pytest.raises(StoreUnavailable):
+        bench.refresher.position(5)
+    bench.store.failure = None
+    bench.store.rows.extend(LogRow(Position(seq, "a" * 64), "{}") for seq in range(5, 2_005))
+    for seq in range(1, 2_005):
+        assert bench.refresher.position(seq) == bench.store.rows[seq - 1].position
+        assert len(bench.refresher._past) <= 1_000  # noqa: SLF001 - nothing else shows how much is kept
 
 
 def test_read_at_is_when_the_read_began(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,44 @@ try:
 except Closed:
     print("done")
 """
+
+
+SILENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, sys
+from sqlalchemy import make_url, text
+from app.service.store import StoreUnavailable
+from app.storage.database import Done
+from app.storage.serial import NotStarted, SerialThread
+from app.storage.sqlite import SqliteDatabase
+database = SqliteDatabase(make_url("sqlite:///" + sys.argv[1]))
+def work(connection):
+    connection.execute(text("INSERT INTO nowhere VALUES (:value)"), {"value": "the secret reason"})
+try:
+    database.write(work)
+except StoreUnavailable as error:
+    assert "secret" not in str(error) + str(error.__cause__), error.__cause__
+database.close()
+serial = SerialThread("test")
+block = monkey.get_original("time", "sleep")
+busy = gevent.spawn(lambda: serial.run(lambda: block(0.3), timeout=5))
+gevent.sleep(0.05)
+try:
+    serial.run(lambda: None, timeout=0.05)
+except NotStarted:
+    print("done")
+busy.get()
+serial.run(lambda: None, timeout=5)
+serial.close()
+"""
+
+
+def test_under_gevent_what_fails_is_raised_and_not_printed(tmp_path: Path) -> None:
+    """A write that fails writes nothing to the journal by itself: a statement's values may be anybody's secret."""
+    command = [sys.executable, "-c", SILENT, str(tmp_path / "haltline.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 
 def test_under_gevent_it_is_a_native_thread_and_blocks_nobody() -> None:

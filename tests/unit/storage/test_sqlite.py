@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection, make_url, text
 
-from app.service.store import OutcomeUnknown, StoreUnavailable
+from app.service.store import LogDiverged, OutcomeUnknown, StoreUnavailable
 from app.storage import StoreRefused
 from app.storage.database import Done
 from app.storage.sqlite import SqliteDatabase
@@ -135,6 +135,45 @@ def test_an_endless_read_is_cut_short(database: SqliteDatabase) -> None:
     with pytest.raises(StoreUnavailable, match="interrupted"):
         database.read(lambda connection: connection.exec_driver_sql(ENDLESS).scalar_one())
     assert database.write(_write) == "written"
+
+
+def test_a_read_on_a_broken_connection_is_unavailable(database: SqliteDatabase) -> None:
+    """A connection that a read broke is thrown away, the caller is told so, and the next read has a new one."""
+
+    def work(connection: Connection) -> None:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.close()
+        connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(StoreUnavailable, match="closed database"):
+        database.read(work)
+    assert _count(database) == 0
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "removed"])
+def test_a_file_that_is_gone_is_not_read_on(database: SqliteDatabase, path: Path, how: str) -> None:
+    """What is read is the file that the path names; if that is another, or none, nothing is read and none is made."""
+    _count(database)
+    path.rename(path.with_name("moved.db"))
+    if how == "replaced":
+        path.write_bytes(path.with_name("moved.db").read_bytes())
+    elif how == "removed":
+        path.with_name("moved.db").unlink()
+    with pytest.raises(LogDiverged, match=r"moved, replaced or removed"):
+        _count(database)
+    with pytest.raises((StoreUnavailable, LogDiverged)):
+        database.write(_write)
+    with pytest.raises(LogDiverged):
+        _count(database)
+    assert path.exists() == (how == "replaced")
+
+
+def test_hide_parameters(database: SqliteDatabase) -> None:
+    """No error repeats the values of a statement."""
+    with pytest.raises(StoreUnavailable) as raised:
+        database.read(lambda connection: connection.execute(text("SELECT :a FROM nowhere"), {"a": "the secret"}))
+    assert "the secret" not in f"{raised.value} {raised.value.__cause__}"
 
 
 def test_a_write_after_a_bounded_read_is_not_bounded(database: SqliteDatabase) -> None:
