@@ -87,6 +87,7 @@ def answer(replica: Replica, members: dict[str, Any]) -> Lease:
         "read_at": received + 1,
         "received_at": received,
         "ttl_ms": TTL_MS,
+        "tenants": None,
         "entries": [members],
         "nonce": parse(ask.body)["nonce"],
     }
