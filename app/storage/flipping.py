@@ -26,7 +26,7 @@ from app.service.store import (
 )
 from app.storage.appending import append
 from app.storage.database import Done
-from app.storage.rows import Stand, entry_of_flip, read_flag, read_stand
+from app.storage.rows import Stand, read_flag, read_stand_and_flip
 from app.storage.tables import holds, targets
 from haltline.flips import Kill
 from haltline.replica import hold_of, mark_after
@@ -71,8 +71,7 @@ def _replay(connection: Connection, order: KillOrder | ReviveOrder, row: LogRow,
 
 def kill(connection: Connection, order: KillOrder, *, max_active_holds: int) -> Done[FlipResult]:
     """Write a kill; see :meth:`app.service.store.Store.kill`."""
-    stand = read_stand(connection)
-    seen = entry_of_flip(connection, order.flip_id)
+    stand, seen = read_stand_and_flip(connection, order.flip_id)
     if seen is not None:
         return Done(_replay(connection, order, seen, stand.head.ttl), write=False)
     if order.target.scope is Scope.RUN and stand.active_holds >= max_active_holds:
@@ -117,8 +116,7 @@ def revive(connection: Connection, order: ReviveOrder) -> Done[FlipResult]:
     """
     if not order.holds or sorted(set(order.holds)) != list(order.holds):
         raise ValueError(f"a revive names at least one hold, ascending, not {order.holds!r:.60}")
-    stand = read_stand(connection)
-    seen = entry_of_flip(connection, order.flip_id)
+    stand, seen = read_stand_and_flip(connection, order.flip_id)
     if seen is not None:
         return Done(_replay(connection, order, seen, stand.head.ttl), write=False)
     before = read_flag(connection, order.target)

@@ -20,7 +20,9 @@ from haltline.verdict import Hold
 # Statements are built once: SQLAlchemy then finds their SQL by identity, which is a third of the cost of a flip.
 _HEAD: Final = select(log_head)
 _ENTRY: Final[Select[int, str, str]] = select(log.c.seq, log.c.hash, log.c.body)
-_BY_FLIP_ID: Final = _ENTRY.where(log.c.flip_id == bindparam("flip_id"))
+_HEAD_AND_FLIP: Final = select(
+    log_head, log.c.seq.label("seen_seq"), log.c.hash.label("seen_hash"), log.c.body.label("seen_body")
+).join_from(log_head, log, log.c.flip_id == bindparam("flip_id"), isouter=True)
 _BY_SEQ: Final = _ENTRY.where(log.c.seq == bindparam("seq"))
 _BETWEEN: Final = (
     _ENTRY.where(log.c.seq > bindparam("after"), log.c.seq <= bindparam("up_to"))
@@ -29,6 +31,8 @@ _BETWEEN: Final = (
 )
 _TARGET: Final = select(targets).where(targets.c.target == bindparam("target"))
 _HOLDS: Final = select(holds).where(holds.c.target == bindparam("target")).order_by(holds.c.seq)
+
+_NO_LOG: Final = "the database has no log yet: the service makes it when it starts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,10 @@ def bounded(seq: int) -> int:
 def find_stand(connection: Connection) -> Stand | None:
     """Return the head row, or None if there is no log yet."""
     row = connection.execute(_HEAD).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _stand(row)
+
+
+def _stand(row: Row[Any]) -> Stand:
     head = Head(
         row.namespace,
         row.epoch,
@@ -73,7 +79,7 @@ def read_stand(connection: Connection) -> Stand:
     """
     stand = find_stand(connection)
     if stand is None:
-        raise StoreUnavailable("the database has no log yet: the service makes it when it starts")
+        raise StoreUnavailable(_NO_LOG)
     return stand
 
 
@@ -87,10 +93,17 @@ def entry_statement() -> Select[int, str, str]:
     return _ENTRY
 
 
-def entry_of_flip(connection: Connection, flip_id: str) -> LogRow | None:
-    """Return the entry of a flip_id."""
-    row = connection.execute(_BY_FLIP_ID, {"flip_id": flip_id}).one_or_none()
-    return None if row is None else log_row(row)
+def read_stand_and_flip(connection: Connection, flip_id: str) -> tuple[Stand, LogRow | None]:
+    """Return the head row and the entry of a flip_id, if there is one: one round trip of a flip instead of two.
+
+    Raises:
+        StoreUnavailable: there is no log yet.
+    """
+    row = connection.execute(_HEAD_AND_FLIP, {"flip_id": flip_id}).one_or_none()
+    if row is None:
+        raise StoreUnavailable(_NO_LOG)
+    seen = None if row.seen_seq is None else LogRow(Position(row.seen_seq, row.seen_hash), row.seen_body)
+    return _stand(row), seen
 
 
 def entry_at(connection: Connection, seq: int) -> LogRow | None:
