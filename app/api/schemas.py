@@ -101,7 +101,7 @@ class TokenBody(Strict):
     )
     role = role()
     tenants = ma.fields.List(
-        identifier("tenant"),
+        identifier("tenant", logged=True),
         validate=ma.validate.Length(1, MAX_TENANTS),
         metadata={"description": "the tenants it is bound to; roles worker and operator only", "uniqueItems": True},
     )

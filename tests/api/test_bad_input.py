@@ -69,6 +69,18 @@ def test_a_token_is_not_written_into_the_log(shared: Desk, member: str) -> None:
     assert members(shared.call("GET", "/v1/log"))["seq"] == before
 
 
+@pytest.mark.parametrize("member", ["subject", "tenants"])
+def test_a_token_is_not_written_into_the_note_of_another(shared: Desk, member: str) -> None:
+    """The note of a new token names its subject and tenants: neither may be a token."""
+    token = shared.tokens["worker"]
+    body = {"subject": "ada", "role": "worker", "tenants": ["acme"]}
+    body[member] = [token] if member == "tenants" else token
+    response = shared.call("POST", "/v1/tokens", body)
+    (field,) = problem(response, "invalid_fields")["errors"]
+    assert field.partition(".")[0] == member
+    assert token.rpartition("_")[2] not in response.get_data(as_text=True)
+
+
 TARGETS = [
     "",
     ":",
