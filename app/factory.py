@@ -10,9 +10,10 @@ from flask import Flask
 
 from app.api.application import build
 from app.api.auth import EXTENSION
-from app.bus.in_process import InProcessDoorbell
+from app.bus import open_doorbell
 from app.config import Config
 from app.domain.moments import moment
+from app.service.acks import Acks
 from app.service.clocks import Clocks, SystemClocks
 from app.service.doorbell import BackgroundBell
 from app.service.exports import Exports
@@ -22,7 +23,9 @@ from app.service.journal import configure
 from app.service.node import Node
 from app.service.refresher import Refresher
 from app.service.store import Head, Store, StoreUnavailable
+from app.service.streams import Streams
 from app.service.tokens import Tokens
+from app.service.turns import AT_ONCE, WAITING, Turns
 from app.storage import open_store
 
 
@@ -55,13 +58,19 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
     """
     if not structlog.is_configured():  # structlog's default prints the local variables of a traceback
         configure(config.log_level)
-    kept = store if store is not None else open_store(config.database_url)
+    kept = store if store is not None else open_store(config.database_url, lane=config.lane)
     time_of = clocks if clocks is not None else SystemClocks()
     with suppress(StoreUnavailable):  # the refresher goes on trying, and until then the node is not ready
         open_log(kept, config, time_of)
-    tokens = Tokens(kept, time_of, namespace=config.namespace, embedded=config.embedded, ttl_ms=config.ttl_ms)
-    doorbell = InProcessDoorbell()
-    bell = BackgroundBell(doorbell)
+    bell = BackgroundBell(open_doorbell(config.redis_url, config.namespace))
+    tokens = Tokens(
+        kept,
+        time_of,
+        namespace=config.namespace,
+        embedded=config.embedded,
+        ttl_ms=config.ttl_ms,
+        ring=bell.ring,
+    )
     refresher = Refresher(
         kept,
         time_of,
@@ -69,7 +78,8 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         forget_token=tokens.forget,
         use_ttl=tokens.use_ttl,
     )
-    doorbell.listen(refresher.ring)
+    bell.listen(refresher.ring)
+    frames = Frames(namespace=config.namespace, timebase=refresher.timebase)
     return Node(
         namespace=config.namespace,
         store=kept,
@@ -77,8 +87,11 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         tokens=tokens,
         flips=Flips(kept, time_of, ring=bell.ring),
         refresher=refresher,
-        frames=Frames(namespace=config.namespace, timebase=refresher.timebase),
+        frames=frames,
         exports=Exports(kept),
+        streams=Streams(refresher, frames, time_of, revoked=tokens.revoked, limit=config.streams_max),
+        acks=Acks(refresher, time_of),
+        turns=Turns(AT_ONCE, waiting=WAITING),
         bell=bell,
     )
 
@@ -94,7 +107,7 @@ def create_app(config: Config, *, store: Store | None = None, clocks: Clocks | N
     Raises:
         StoreUnavailable: the database could not be opened; the message says what to do.
     """
-    return build(create_node(config, store=store, clocks=clocks))
+    return build(create_node(config, store=store, clocks=clocks), lane=config.lane)
 
 
 def node_of(app: Flask) -> Node:

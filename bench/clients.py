@@ -13,10 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 LOOPBACK: Final = "127.0.0.1"
 CHUNK: Final = 1 << 20
+OK: Final = b"HTTP/1.1 200 "
+BUSY: Final = b"HTTP/1.1 503 "
 
 
 class Unexpected(Exception):
@@ -35,21 +39,22 @@ def requests(secret: str, known: dict[str, Any]) -> Iterator[bytes]:
         yield head.encode("ascii") + body
 
 
-def whole(data: bytes) -> bytes | None:
-    """Return the body of a reply once it is there whole, None before.
+def answered(data: bytes) -> tuple[int, bytes] | None:
+    """Return the status and body of a reply once it is there whole, None before.
 
     Raises:
-        Unexpected: it is not a 200 with a length.
+        Unexpected: it is neither a frame nor the news that the service is busy, or states no length.
     """
     head, end, body = data.partition(b"\r\n\r\n")
     if not end:
         return None
-    if not head.startswith(b"HTTP/1.1 200 "):
+    status = head[: len(OK)]
+    if status not in (OK, BUSY):
         raise Unexpected(data[:300])
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     if len(lengths) != 1:
         raise Unexpected(data[:300])
-    return body if len(body) >= int(lengths[0].partition(b":")[2]) else None
+    return (int(status[-4:]), body) if len(body) >= int(lengths[0].partition(b":")[2]) else None
 
 
 def ask(port: int, secret: str) -> dict[str, Any]:
@@ -57,17 +62,30 @@ def ask(port: int, secret: str) -> dict[str, Any]:
     with socket.create_connection((LOOPBACK, port), timeout=10) as connection:
         connection.sendall(next(requests(secret, {"epoch": None, "seq": 0, "hash": None})))
         data = b""
-        while (body := whole(data)) is None:
+        while (reply := answered(data)) is None:
             piece = connection.recv(CHUNK)
             if not piece:
                 raise Unexpected(data[:300])
             data += piece
-    frame: dict[str, Any] = json.loads(body)
+    frame: dict[str, Any] = json.loads(reply[1])
     return frame
 
 
-def load(port: int, secret: str, *, workers: int, seconds: float, known: dict[str, Any]) -> int:
-    """Renew from so many workers for so long, and return how many leases they were given."""
+@dataclass(slots=True)
+class Replies:
+    """What the workers were answered.
+
+    Attributes:
+        granted: leases.
+        refused: requests for which the service had no place; they are asked again at once.
+    """
+
+    granted: int = 0
+    refused: int = 0
+
+
+def load(port: int, secret: str, *, workers: int, seconds: float, known: dict[str, Any]) -> Replies:
+    """Renew from so many workers for so long, and return what they were answered."""
     asking = requests(secret, known)
     selector = selectors.DefaultSelector()
     connections = [socket.create_connection((LOOPBACK, port), timeout=10) for _ in range(workers)]
@@ -77,7 +95,7 @@ def load(port: int, secret: str, *, workers: int, seconds: float, known: dict[st
         selector.register(connection, selectors.EVENT_READ)
         connection.sendall(next(asking))
         received[connection] = b""
-    granted = 0
+    replies = Replies()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for key, _ in selector.select(timeout=1):
@@ -87,20 +105,22 @@ def load(port: int, secret: str, *, workers: int, seconds: float, known: dict[st
             if not piece:
                 raise Unexpected(b"the service closed a connection")
             received[ready] += piece
-            if whole(received[ready]) is not None:
-                granted += 1
+            reply = answered(received[ready])
+            if reply is not None:
+                replies.granted += reply[0] == HTTPStatus.OK
+                replies.refused += reply[0] != HTTPStatus.OK
                 received[ready] = b""
                 ready.sendall(next(asking))
     for connection in connections:
         connection.close()
-    return granted
+    return replies
 
 
 def main(given: dict[str, Any]) -> int:
     """Renew as told, and print how many leases were granted in which time."""
     begun = time.monotonic()
-    granted = load(**given)
-    print(json.dumps({"granted": granted, "seconds": time.monotonic() - begun}))
+    replies = load(**given)
+    print(json.dumps({**asdict(replies), "seconds": time.monotonic() - begun}))
     return 0
 
 

@@ -16,17 +16,30 @@ from bench.figure import QUICK, Effort, Figure, Met, failed
 
 Measure: TypeAlias = Callable[[Effort], Iterator[Figure]]
 
-SCRIPTS: Final = {
-    "check": "run.check() against time.monotonic(), with 0 to 100,000 kills",
-    "guard": "guard(), check(), @guarded, coroutines",
-    "peers": "run.check() against the clients of four flag systems (makes .venv-peers)",
-    "apply": "one flip applied to a replica of 100,000 kills",
-    "imports": "import time of the client",
-    "commit": "a durable flip against an fdatasync, on SQLite and PostgreSQL",
-    "renewals": "leases renewed per second of one core of the service",
-    "export": "a log of a million entries exported and verified",
+GROUPS: Final = {
+    "What a check costs": {
+        "check": "run.check() against time.monotonic(), with 0 to 100,000 kills",
+        "guard": "guard(), check(), @guarded, coroutines",
+        "peers": "run.check() against the clients of four flag systems (makes .venv-peers)",
+        "imports": "import time of the client",
+    },
+    "How fast a kill is, and how far": {
+        "propagation": "a durable kill until the check of an idle worker raises, against raw Redis Pub/Sub",
+        "fanout": "… until the last of 1,000 and of 10,000 workers is told, and what their streams cost",
+        "unleash": "a kill against a switch in Unleash, seen by its client (installs it with npm)",
+        "floor_pubsub": "raw Redis Pub/Sub to 1, 1,000 and 10,000 subscribers",
+    },
+    "What keeping the log costs": {
+        "commit": "a durable flip against an fdatasync, on SQLite and PostgreSQL",
+        "kill_latency": "a flip at the end of a log of a million entries, and beside 99,000 active kills",
+        "apply": "one flip applied to a replica of 100,000 kills, and the snapshot of them all",
+        "renewals": "leases renewed per second of one core of the service",
+        "export": "a log of a million entries exported and verified",
+    },
 }
-"""By their modules in this package, in the order in which they run."""
+"""Scripts by their modules in this package, under the headings of the page, in the order in which they run."""
+
+SCRIPTS: Final = {name: what for group in GROUPS.values() for name, what in group.items()}
 
 ENTRIES_MIN: Final = 1_000
 
@@ -42,16 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="figures: " + "; ".join(f"{name} - {what}" for name, what in SCRIPTS.items()),
     )
     parser.add_argument("--only", metavar="NAME[,NAME]", help="only these figures; docs/benchmarks.md is left alone")
+    parser.add_argument("--skip", metavar="NAME[,NAME]", help="all but these figures; the same")
     parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md alone")
     _add_common(parser)
     given = parser.parse_args(arguments)
-    names = given.only.split(",") if given.only else list(SCRIPTS)
-    unknown = [name for name in names if name not in SCRIPTS]
+    wanted = given.only.split(",") if given.only else list(SCRIPTS)
+    left_out = given.skip.split(",") if given.skip else []
+    unknown = [name for name in (*wanted, *left_out) if name not in SCRIPTS]
     if unknown:
         parser.error(f"there is no figure {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+    names = [name for name in wanted if name not in left_out]
     measures: list[Measure] = [import_module(f"bench.{name}").measure for name in names]
     figures = _run(measures, given)
-    if not (given.only or given.quick or given.no_page):
+    if not (given.only or given.skip or given.quick or given.no_page):
         from bench.page import write
 
         write(figures, effort=_effort(given))
@@ -68,7 +84,7 @@ def alone(measure: Measure, arguments: Sequence[str] | None = None) -> int:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a figure instead of a table")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of about a minute; the figures mean little")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of some minutes; the figures mean little")
     parser.add_argument(
         "--entries", type=_entries, metavar="N", help="how long the exported log is (default 1,000,000)"
     )

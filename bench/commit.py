@@ -19,11 +19,11 @@ from app.storage.migrate import upgrade
 from bench.agent import AT, EPOCH, NAMESPACE
 from bench.command import alone
 from bench.figure import Bound, Effort, Figure, noted, skipped
+from bench.layouts import NoPostgres, postgres
 from bench.measure import Contender, calls, compare, shown
 from bench.service import folder, service, token
 from haltline.scopes import parse_target
 from tests.support.ports import LOOPBACK
-from tests.support.postgres import PostgresServer
 
 NAME: Final = "commit"
 BOUND: Final = Bound(must=10, goal=3, unit="x fdatasync")
@@ -38,16 +38,12 @@ def measure(effort: Effort) -> Iterator[Figure]:
     with folder() as place:
         yield from _on("SQLite", f"sqlite:///{place / 'haltline.db'}", place, rounds)
     try:
-        server = PostgresServer()
-    except (OSError, RuntimeError):
-        yield skipped(NAME, "a kill on PostgreSQL", "no PostgreSQL could be started here")
-        return
-    try:
-        url = server.url(server.create_database())
-        upgrade(url)
-        yield from _on("PostgreSQL", url, server.folder, rounds)
-    finally:
-        server.close()
+        with postgres() as server:
+            url = server.url(server.create_database())
+            upgrade(url)
+            yield from _on("PostgreSQL", url, server.folder, rounds)
+    except NoPostgres as why:
+        yield skipped(NAME, "a kill on PostgreSQL", str(why))
 
 
 def _on(title: str, url: str, place: Path, rounds: int) -> Iterator[Figure]:
@@ -91,15 +87,20 @@ def synced(place: Path) -> Iterator[Contender]:
 
 
 @contextmanager
-def killing(url: str) -> Iterator[Contender]:
-    """Lend a contender that kills one more run through the store."""
+def killing(url: str, *, prefix: str = "r") -> Iterator[Contender]:
+    """Lend a contender that kills one more run through the store.
+
+    Args:
+        url: the database.
+        prefix: what the ids of the runs begin with.
+    """
     store = open_store(url)
     try:
         store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at=AT, epoch=EPOCH)
         number = itertools.count(1)
 
         def kill() -> None:
-            target = parse_target(f"run:r-{next(number)}")
+            target = parse_target(f"run:{prefix}-{next(number)}")
             result = store.kill(KillOrder(target, "it sends the same mail twice", "alice", flip_id(), AT))
             if not isinstance(result, Committed):
                 raise TypeError(f"not committed: {result}")

@@ -89,6 +89,11 @@ def skipped(name: str, what: str, why: str) -> Figure:
     return Figure(name, what, "", "", "", f"skipped: {why}", Met.SKIPPED)
 
 
+def missed(name: str, what: str, why: str) -> Figure:
+    """Return the row of a figure that could not be measured because what it measures does not work."""
+    return Figure(name, what, "", "", "", why, Met.MISSED)
+
+
 def failed(name: str) -> Figure:
     """Return the row of a script that broke off."""
     return Figure(name, "the rest of this script", "", "", "", "failed: the terminal says why", Met.MISSED)

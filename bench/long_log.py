@@ -1,11 +1,13 @@
-"""A long log in an SQLite database: kills and revives in turn, sealed as the service seals them, written in bulk."""
+"""A long log in a database: kills and revives, sealed as the service seals them, written in bulk."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
+
+import psycopg
 
 from app.storage import open_store
 from bench.agent import AT, EPOCH, NAMESPACE
@@ -13,30 +15,62 @@ from haltline.canonical import canonical
 from haltline.flips import Position, seal
 
 TARGETS: Final = 1_000
-COLUMNS: Final = "seq, kind, at, actor, scope, target, flip_id, body, hash"
+COLUMNS: Final = {
+    "log": ("seq", "kind", "at", "actor", "scope", "target", "flip_id", "body", "hash"),
+    "targets": ("target", "last_kill", "last_kill_at", "barrier", "version"),
+    "holds": ("seq", "target", "actor", "at", "reason", "in_flight", "queued", "flip_id"),
+}
 
 
-def write(path: Path, entries: int) -> Position:
-    """Make a database whose log has ``entries`` entries, and return where it ends.
+def write(path: Path, entries: int, *, revived: bool = True) -> Position:
+    """Make an SQLite database whose log has ``entries`` entries, and return where it ends.
 
-    Every target is killed and revived in turn, so that the log is long and what it folds to stays small. The entries
-    are what the store would have written; only the waiting for the disk after each of them is left out.
+    The entries are what the store would have written; only the waiting for the disk after each of them is left out.
+
+    Args:
+        path: the file.
+        entries: how many.
+        revived: whether every target is killed and revived in turn, so that the log is long and what it folds to stays
+            small; otherwise each entry kills another one.
     """
-    store = open_store(f"sqlite:///{path}")
-    try:
-        first = store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at=AT, epoch=EPOCH).position
-    finally:
-        store.close()
-    rows = Rows(first)
+    rows = Rows(_opened(f"sqlite:///{path}"), revived=revived)
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA synchronous = OFF")
-        database.executemany(f"INSERT INTO log ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows.until(entries))  # noqa: S608
-        database.executemany("INSERT INTO targets VALUES (?,?,?,?,?)", rows.targets())
-        database.executemany("INSERT INTO holds VALUES (?,?,?,?,?,?,?,?)", rows.holds())
-        head = (rows.position.seq, rows.position.hash, len(rows.active))
-        database.execute("UPDATE log_head SET seq = ?, hash = ?, active_holds = ?", head)
+        for table, values in rows.tables(entries):
+            marks = ",".join("?" for _ in COLUMNS[table])
+            database.executemany(f"INSERT INTO {table} ({','.join(COLUMNS[table])}) VALUES ({marks})", values)  # noqa: S608
+        database.execute("UPDATE log_head SET seq = ?, hash = ?, active_holds = ?", rows.head())
     database.close()
     return rows.position
+
+
+def copy(url: str, entries: int, *, revived: bool = True) -> Position:
+    """Do the same in a PostgreSQL database that has the schema.
+
+    Args:
+        url: its address.
+        entries: as above.
+        revived: as above.
+    """
+    rows = Rows(_opened(url), revived=revived)
+    with psycopg.connect(url, autocommit=False) as database, database.cursor() as cursor:
+        for table, values in rows.tables(entries):
+            with cursor.copy(f"COPY {table} ({','.join(COLUMNS[table])}) FROM STDIN".encode()) as copying:
+                for row in values:
+                    copying.write_row(row)
+        cursor.execute("UPDATE log_head SET seq = %s, hash = %s, active_holds = %s", rows.head())
+        database.commit()
+        database.autocommit = True
+        cursor.execute("VACUUM ANALYZE")  # as autovacuum would have by now; it is off in the server that benchmarks use
+    return rows.position
+
+
+def _opened(url: str) -> Position:
+    store = open_store(url)
+    try:
+        return store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at=AT, epoch=EPOCH).position
+    finally:
+        store.close()
 
 
 class Rows:
@@ -47,10 +81,21 @@ class Rows:
         active: per killed target, its kill.
     """
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, *, revived: bool) -> None:
         self.position = position
+        self._revived = revived
         self.active: dict[str, dict[str, Any]] = {}
         self._last: dict[str, tuple[int, int]] = {}
+
+    def tables(self, seq: int) -> Iterator[tuple[str, Iterable[tuple[Any, ...]]]]:
+        """Yield each table with its rows, the log up to ``seq`` first: the others are what it folds to."""
+        yield "log", self.until(seq)
+        yield "targets", self.targets()
+        yield "holds", self.holds()
+
+    def head(self) -> tuple[int, str, int]:
+        """Return what the head says of the log: where it ends, and how many holds are active."""
+        return self.position.seq, self.position.hash, len(self.active)
 
     def until(self, seq: int) -> Iterator[tuple[Any, ...]]:
         """Yield rows of ``log`` up to ``seq``."""
@@ -70,7 +115,7 @@ class Rows:
 
     def _entry(self) -> dict[str, Any]:
         seq = self.position.seq + 1
-        name = f"run:r-{seq // 2 % TARGETS}"
+        name = f"run:r-{seq // 2 % TARGETS if self._revived else seq}"
         killed = self.active.pop(name, None)
         common = {"v": 1, "namespace": NAMESPACE, "epoch": EPOCH, "at": AT, "actor": "alice", "target": name}
         content: dict[str, Any] = {"kind": "kill", "in_flight": "finish", "queued": "discard"}

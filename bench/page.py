@@ -13,6 +13,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import GROUPS
 from bench.figure import Effort, Figure, Met
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -52,10 +53,17 @@ def show(figures: Sequence[Figure], *, effort: Effort) -> None:
 
 
 def markdown(figures: Sequence[Figure], *, effort: Effort, now: datetime) -> str:
-    """Return the table as it stands in the page, without the markers."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(cells, figures)]
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([machine(effort, now=now), "", *lines])
+    """Return the tables as they stand in the page, one a group, without the markers."""
+    lines = [machine(effort, now=now)]
+    for title, names in GROUPS.items():
+        rows = [cells(figure) for figure in figures if figure.name in names]
+        if rows:
+            lines += ["", f"### {title}", "", *map(_line, [COLUMNS, tuple("---" for _ in COLUMNS), *rows])]
+    return "\n".join(lines)
+
+
+def _line(row: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
 
 
 def replaced(page: str, table: str) -> str:

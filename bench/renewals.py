@@ -32,12 +32,14 @@ class Load:
     """What a load came to.
 
     Attributes:
-        per_core: replies per second of the service's processor time.
-        per_second: replies per second, while the load itself takes its share of the same cores.
+        per_core: leases per second of the service's processor time.
+        per_second: leases per second, while the load itself takes its share of the same cores.
+        refused: the share of all requests for which the service had no place.
     """
 
     per_core: float
     per_second: float
+    refused: float
 
 
 def measure(effort: Effort) -> Iterator[Figure]:
@@ -72,7 +74,8 @@ def measure(effort: Effort) -> Iterator[Figure]:
     yield noted(
         NAME,
         "… per second, while the workers use the same cores",
-        measured=f"{max(each.per_second for each in renewals):,.0f}/s; the service holds {grown / 2**20:.0f} MiB",
+        measured=f"{max(each.per_second for each in renewals):,.0f}/s, {max(each.refused for each in renewals):.1%} "
+        f"refused as busy; the service holds {grown / 2**20:.0f} MiB",
         floor=f"trivial {max(each.per_second for each in trivials):,.0f}/s",
     )
 
@@ -110,8 +113,8 @@ def loaded(service: Service, secret: str, known: dict[str, Any], seconds: float)
         raise RuntimeError("a load generator failed; what it said stands above")
     used = service.cpu_s() - before
     results = [json.loads(each) for each in ended]
-    granted = sum(each["granted"] for each in results)
-    return Load(granted / used, granted / max(each["seconds"] for each in results))
+    granted, refused = (sum(each[name] for each in results) for name in ("granted", "refused"))
+    return Load(granted / used, granted / max(each["seconds"] for each in results), refused / (granted + refused))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,23 @@ class Service:
 
 
 @contextmanager
-def served(command: list[str], port: int, *, path: str = "/readyz") -> Iterator[Service]:
+def served(
+    command: list[str], port: int, *, path: str = "/readyz", environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """Start a command that serves HTTP, lend it once ``path`` answers 200, and stop it.
+
+    Args:
+        command: the command line.
+        port: where it will listen.
+        path: what answers 200 once it is ready.
+        environment: variables that it has beside this process's.
 
     Raises:
         RuntimeError: it did not start.
     """
-    quiet = {"HALTLINE_LOG_LEVEL": "error", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL)
+    quiet = {"HALTLINE_LOG_LEVEL": "error", "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
+    variables = {**os.environ, **quiet, **(environment or {})}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _START_SECONDS
         while not answers(port, path):
@@ -106,10 +115,15 @@ def served(command: list[str], port: int, *, path: str = "/readyz") -> Iterator[
 
 
 @contextmanager
-def service(url: str) -> Iterator[Service]:
-    """Serve the log of a database that has its schema already."""
+def service(url: str, *options: str) -> Iterator[Service]:
+    """Serve the log of a database that has its schema already.
+
+    Args:
+        url: the database.
+        options: of ``haltline-server serve``.
+    """
     port = free_port()
-    command = server_command("serve", "--bind", f"{LOOPBACK}:{port}", url=url)
+    command = server_command("serve", "--bind", f"{LOOPBACK}:{port}", *options, url=url)
     with served(command, port) as running:
         yield running
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sample.crew import CREW, SEND, Assignment
+from sample.blow import Blow
+from sample.crew import CREW
 from sample.figures import (
+    FailOver,
     OutageMoments,
     OutageWorker,
     PullFigures,
@@ -18,8 +21,9 @@ from sample.figures import (
 )
 from sample.operators import Operator, typed
 from sample.reports import State
+from sample.rungs import Rung
 from sample.stage import Stage
-from sample.troubles import Trouble
+from sample.troubles import Broken, Trouble
 
 MAILS: Final = 5
 """How many mails of a worker count as "mail flows"."""
@@ -43,66 +47,6 @@ class Pace:
     flow_s: float
     hold_s: float
     rest_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One of the four buttons.
-
-    Attributes:
-        words: what is typed after ``haltline kill``.
-        target: what that names.
-        title: what it is for.
-        reason: why it is pulled.
-        cure: why it is released.
-        hits: whom it stops from sending.
-        halts: whether it halts the runs of those, so that only a restart brings them back.
-    """
-
-    words: tuple[str, ...]
-    target: str
-    title: str
-    reason: str
-    cure: str
-    hits: Callable[[Assignment], bool]
-    halts: bool = True
-
-
-RUNGS: Final = (
-    Rung(
-        ("capability", SEND),
-        f"capability:{SEND}",
-        "capability: freeze one tool, the rest goes on",
-        "dead link in the mail",
-        "link repaired",
-        lambda _: True,
-        halts=False,
-    ),
-    Rung(
-        ("run", "r-1"),
-        "run:r-1",
-        "run: stop one run",
-        "wrong list",
-        "list corrected",
-        lambda each: each.run == "r-1",
-    ),
-    Rung(
-        ("tenant", "acme"),
-        "tenant:acme",
-        "tenant: stop one customer's runs",
-        "consent withdrawn",
-        "consent given again",
-        lambda each: each.tenant == "acme",
-    ),
-    Rung(
-        ("global",),
-        "global",
-        "global: stop the world",
-        "stop, then look",
-        "looked: all is well",
-        lambda _: True,
-    ),
-)
 
 
 class Script:
@@ -135,21 +79,38 @@ class Script:
         if not self._mail_flows(self._runs):
             raise Trouble("the fleet does not send: " + "; ".join(w.latest.why or "?" for w in self._stage.fleet))
 
-    def pull(self, rung: Rung) -> PullFigures:
-        """Kill, look, revive, look, restart, look."""
+    def pull(self, rung: Rung, *, strike: Callable[[], Blow] | None = None) -> PullFigures:
+        """Kill, look, revive, look, restart, look.
+
+        Args:
+            rung: what is pulled.
+            strike: makes the blow that falls on the service while the kill is on its way; None for none.
+
+        Raises:
+            Broken: the kill was not acknowledged.
+            Trouble: the play cannot go on.
+        """
         observer, fleet = self._stage.observer, self._stage.fleet
         hit = [each.run for each in CREW if rung.hits(each)]
         halted = hit if rung.halts else []
         self._let_be(self._pace.flow_s)
 
         kill = ["kill", *rung.words, "--reason", rung.reason]
-        self._say(f"  {self._killer.name}$ {typed(kill)}")
-        killed = self._killer.succeed(kill)
+        blow = strike() if strike is not None else None
+        with contextlib.ExitStack() as while_it_is_sent:
+            if blow is not None:
+                while_it_is_sent.enter_context(blow)
+            self._say(f"  {self._killer.name}$ {typed(kill)}")
+            try:
+                killed = self._killer.succeed(kill)
+            except Trouble as trouble:
+                raise Broken(f"the kill of {rung.target} was not acknowledged: {trouble}") from trouble
         ack_ns, wait_ms = killed.at_ns, int(killed.members["effective_in_ms"])
         effective_ns = ack_ns + wait_ms * 1_000_000
         self._say(f"    acknowledged: log position {killed.members['seq']}, effective in {wait_ms} ms")
         self._let_be_until(effective_ns)
         reads = self._hold(hit, halted, effective_ns)
+        fail_over = None if blow is None else self._fail_over(blow, ack_ns, halted)
 
         revive_ns = observer.now_ns()
         if rung.halts:
@@ -178,7 +139,7 @@ class Script:
             for run in self._runs
         )
         self._tell_pull(workers)
-        return PullFigures(rung.target, int(killed.members["seq"]), wait_ms, not rung.halts, workers)
+        return PullFigures(rung.target, int(killed.members["seq"]), wait_ms, not rung.halts, workers, fail_over)
 
     def stop_the_service(self, ttl_ms: int) -> tuple[OutageWorker, ...]:
         """Stop the service, look, start it again, look."""
@@ -186,7 +147,7 @@ class Script:
         self._let_be(self._pace.flow_s)
         entered = {run: fleet[run].latest.entered for run in self._runs}
         said = {run: len(fleet[run].changes) for run in self._runs}
-        self._say(f"  $ kill -TERM {stage.service.pid}    (the service)")
+        self._say(f"  $ kill -TERM {' '.join(map(str, stage.service.pids))}    (the service)")
         term_ns = observer.now_ns()
         gone_ns = stage.service.stop()
         limit_ns = gone_ns + ttl_ms * 1_000_000
@@ -240,6 +201,27 @@ class Script:
             FLOW_S,
         )
         return {run: fleet[run].latest.read - before[run] for run in self._runs}
+
+    def _fail_over(self, blow: Blow, ack_ns: int, halted: Sequence[str]) -> FailOver:
+        """Return what followed a blow, and tell of it."""
+        fleet = self._stage.fleet
+        heard = {
+            run: max(0.0, (fleet[run].since_ns - blow.fell_ns) / 1e6)
+            if fleet[run].latest.state is State.STOPPED
+            else None
+            for run in halted
+        }
+        found = FailOver(
+            control=blow.control.name,
+            node=blow.node.name,
+            streams=blow.carried[blow.node.name],
+            answered_ms=(ack_ns - blow.fell_ns) / 1e6,
+            heard_ms=heard,
+        )
+        self._say(f"    {found.control} gone: another answered the kill {found.answered_ms:.0f} ms later")
+        told = ", ".join(f"{run} {'never' if ms is None else f'{ms:.0f} ms later'}" for run, ms in heard.items())
+        self._say(f"    {found.node} gone: the kill reached {told}")
+        return found
 
     def _tell_halted(self, runs: Sequence[str]) -> None:
         for run in runs:

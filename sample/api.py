@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sample.crew import Assignment
@@ -18,17 +19,17 @@ class Api:
     """The service's API.
 
     Args:
-        port: the service's port on 127.0.0.1.
+        ports: where it is answered, on 127.0.0.1: each is tried in turn until one answers.
         token: an admin token.
     """
 
-    def __init__(self, port: int, token: str) -> None:
-        self._port = port
+    def __init__(self, ports: Sequence[int], token: str) -> None:
+        self._ports = ports
         self._token = token
 
     def __repr__(self) -> str:
-        """Return the port, never the token."""
-        return f"<Api {LOOPBACK}:{self._port}>"
+        """Return the ports, never the token."""
+        return f"<Api {LOOPBACK} {self._ports}>"
 
     def issue(self, subject: str, role: str, *, tenants: Iterable[str] = ()) -> tuple[str, str]:
         """Make a token for a day and return it: its id, and its text.
@@ -72,7 +73,7 @@ class Api:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        status, answer = exchange(self._port, method, path, None if body is None else json.dumps(body), headers)
+        status, answer = self._answered(method, path, None if body is None else json.dumps(body), headers)
         try:
             members = json.loads(answer) if answer else {}
         except ValueError:
@@ -81,6 +82,12 @@ class Api:
             told = members.get("detail", "") if isinstance(members, dict) else ""
             raise Trouble(f"the service answered {method} {path.partition('?')[0]} with {status} {told}".rstrip())
         return members
+
+    def _answered(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        for port in self._ports[:-1]:
+            with contextlib.suppress(Trouble):
+                return exchange(port, method, path, body, headers)
+        return exchange(self._ports[-1], method, path, body, headers)
 
 
 def stands_in_the_way(killed: frozenset[str], assignment: Assignment) -> bool:

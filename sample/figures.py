@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -52,6 +52,26 @@ class WorkerFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class FailOver:
+    """What followed when a control lane and a worker node were killed with SIGKILL while the kill was on its way.
+
+    Attributes:
+        control: the control lane that held the kill, unread.
+        node: the worker node.
+        streams: how many of the fleet's lease streams the node carried.
+        answered_ms: from the blow to the kill's answer, by another control lane, milliseconds.
+        heard_ms: from the blow to a worker's report that the kill stopped it, by run, milliseconds; None where it did
+            not report so. Whose stream the node carried was told by another one.
+    """
+
+    control: str
+    node: str
+    streams: int
+    answered_ms: float
+    heard_ms: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class PullFigures:
     """What one pull did.
 
@@ -61,6 +81,7 @@ class PullFigures:
         effective_in_ms: what the kill's answer promised, milliseconds.
         goes_on_reading: whether the workers that it hits go on with what they still may: a frozen capability.
         workers: what it did to each worker.
+        fail_over: what followed where the service was struck while the kill was on its way; None where it was not.
     """
 
     target: str
@@ -68,6 +89,7 @@ class PullFigures:
     effective_in_ms: int
     goes_on_reading: bool
     workers: tuple[WorkerFigures, ...]
+    fail_over: FailOver | None = None
 
 
 @dataclass(frozen=True, slots=True)

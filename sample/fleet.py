@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class WorkerProcess:
 
     Attributes:
         latest: its newest report.
+        since_ns: when the state of that report was first heard of, monotonic nanoseconds.
         changes: the reports whose state differed from the one before, the oldest first.
     """
 
@@ -48,6 +50,7 @@ class WorkerProcess:
     ) -> None:
         self.assignment = assignment
         self.latest = Report(assignment.run, State.STARTING)
+        self.since_ns = time.monotonic_ns()
         self.changes: list[Report] = []
         self._last_words = ""
         self._watch = watch
@@ -89,6 +92,8 @@ class WorkerProcess:
             self._hear_errors(line)
             return
         changed = report.state is not self.latest.state
+        if changed:
+            self.since_ns = time.monotonic_ns()  # before the report itself: who sees the one finds the other
         self.latest = report
         if changed:
             self.changes.append(report)
@@ -104,7 +109,7 @@ class Equipment:
     """What the workers are given.
 
     Attributes:
-        url: the service's address.
+        url: the service's address; several are separated by commas.
         tokens: each run's worker token.
         contacts: each run's file of recipients.
         smtp_port: the mail server's port on 127.0.0.1.

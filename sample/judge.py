@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from sample.figures import OutageWorker, PullFigures, WorkerFigures
+from sample.figures import FailOver, OutageWorker, PullFigures, WorkerFigures
 
 
 def broken_bounds(pulls: Sequence[PullFigures], outage: Sequence[OutageWorker], *, chain_flaw: str) -> tuple[str, ...]:
@@ -18,11 +19,33 @@ def broken_bounds(pulls: Sequence[PullFigures], outage: Sequence[OutageWorker], 
     return tuple(_all_of(pulls, outage, chain_flaw))
 
 
+def broken_log(pulls: Sequence[PullFigures], entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return, in a sentence each, which kills are not in the flip log exactly once, where they were acknowledged.
+
+    Args:
+        pulls: what each pull did.
+        entries: the flip log.
+    """
+    kills = [(entry["target"], entry["seq"]) for entry in entries if entry.get("kind") == "kill"]
+    broken = []
+    for pull in pulls:
+        found = [seq for target, seq in kills if target == pull.target]
+        if found != [pull.seq]:
+            broken.append(
+                f"{pull.target}: the kill was acknowledged once, at log position {pull.seq}; "
+                f"the log holds it at {', '.join(map(str, found)) or 'none'}"
+            )
+    return tuple(broken)
+
+
 def _all_of(pulls: Iterable[PullFigures], outage: Iterable[OutageWorker], chain_flaw: str) -> Iterator[str]:
     for pull in pulls:
         for worker in pull.workers:
             for fault in _hit(worker, reading=pull.goes_on_reading) if worker.hit else _spared(worker):
                 yield f"{pull.target}: {worker.run} {fault}"
+        if pull.fail_over is not None:
+            for fault in _fail_over(pull.fail_over):
+                yield f"{pull.target}: {fault}"
     for each in outage:
         for fault in _outage(each):
             yield f"service stopped: {each.run} {fault}"
@@ -39,6 +62,12 @@ def _hit(worker: WorkerFigures, *, reading: bool) -> Iterator[str]:
         yield f"had {worker.before_go} mails accepted after the revive and before its restart"
     if not worker.after_go:
         yield "sent nothing after the revive" if worker.before_go is None else "sent nothing after its restart"
+
+
+def _fail_over(found: FailOver) -> Iterator[str]:
+    for run, heard in found.heard_ms.items():
+        if heard is None:
+            yield f"{run} was not stopped by the kill itself after {found.node} was gone"
 
 
 def _spared(worker: WorkerFigures) -> Iterator[str]:

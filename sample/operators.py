@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sample.fleet import clean_environment
-from sample.service import tool
+from sample.server import tool
 from sample.troubles import Trouble
 
 _TIMEOUT_S: Final = 30.0

@@ -1,10 +1,11 @@
-"""A port on the loopback address that nobody listens on, below the range the kernel hands out by itself."""
+"""Ports of the loopback address: a free one below the range the kernel hands out by itself, and what waits at one."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 import socket
+from pathlib import Path
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
@@ -36,3 +37,22 @@ def free_port() -> int:
         if is_free(port):
             return port
     raise OSError(f"no free port between {_FIRST} and {_LAST} on {LOOPBACK} in 200 draws")
+
+
+_TABLE: Final = Path("/proc/net/tcp")  # proc(5)
+_ESTABLISHED: Final = "01"
+
+
+def unread_bytes(port: int) -> int:
+    """Return how many bytes have arrived at a port of the loopback address and were not read by whoever listens there.
+
+    Raises:
+        OSError: this system does not say; Linux does.
+    """
+    address = f"{int.from_bytes(socket.inet_aton(LOOPBACK), 'little'):08X}:{port:04X}"
+    waiting = 0
+    for line in _TABLE.read_text(encoding="ascii").splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if local == address and state == _ESTABLISHED:
+            waiting += int(queues.partition(":")[2], 16)
+    return waiting

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sample.board import Board
-from sample.figures import OutageWorker, PullFigures, WorkerFigures
+from sample.figures import FailOver, OutageWorker, PullFigures, WorkerFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,9 @@ def show(found: Findings, board: Board) -> None:
     board.heading("What the mail server saw")
     board.say(pulls_table(found.pulls))
     board.say()
+    for pull in pulls_struck(found.pulls):
+        board.say(fail_over_table(pull))
+        board.say()
     board.say(outage_table(found.outage, found.ttl_ms))
     board.heading("The flip log: what happened, who did it, and why")
     board.say(story(found.entries))
@@ -89,6 +92,25 @@ def _cells(worker: WorkerFigures, pull: PullFigures) -> tuple[Text | str, ...]:
     went_on = f"read {worker.reads} on" if pull.goes_on_reading else "nothing"
     zero = Text(str(worker.after_effective), "bold green" if worker.after_effective == 0 else "bold red")
     return worker.run, f"{worker.stopped_after_ms:.0f} ms", str(worker.after_ack), zero, went_on
+
+
+def pulls_struck(pulls: Sequence[PullFigures]) -> list[FailOver]:
+    """Return what followed each blow."""
+    return [pull.fail_over for pull in pulls if pull.fail_over is not None]
+
+
+def fail_over_table(found: FailOver) -> Table:
+    """Return what followed one blow, from the moment it fell."""
+    table = _table()
+    table.add_column("killed -9 in mid-stop", no_wrap=True)
+    table.add_column("what it had", no_wrap=True)
+    table.add_column("what then")
+    table.add_column("after", justify="right", no_wrap=True)
+    table.add_row(found.control, "the kill, unread", "another answered it", f"{found.answered_ms:.0f} ms")
+    for number, (run, ms) in enumerate(found.heard_ms.items()):
+        first = (found.node, f"{found.streams} of {len(found.heard_ms)} lease streams") if number == 0 else ("", "")
+        table.add_row(*first, f"the kill reached {run}", "never" if ms is None else f"{ms:.0f} ms")
+    return table
 
 
 def outage_table(outage: Sequence[OutageWorker], ttl_ms: int) -> Table:

@@ -63,6 +63,7 @@ def _run(given: argparse.Namespace) -> None:
     from sample.board import Board, status_line, terminal
     from sample.folder import Folder
     from sample.guide import guide
+    from sample.service import Service
     from sample.stage import set_up
     from sample.supervisor import Supervisor
 
@@ -71,19 +72,18 @@ def _run(given: argparse.Namespace) -> None:
     folder = Folder(given.data)
     kept = folder.database.exists()
     board.say("Starting the service, a mail server and three workers ...")
+    service = Service(folder, port=given.port)
     with set_up(
         folder,
-        port=given.port,
+        service,
         rate=given.rate,
         keep_mail=given.keep_mail,
         on_change=lambda _, report: _tell(board, report),
     ) as stage:
-        board.say(
-            f"The service is {stage.service.url}; its log in {given.data} is {'an earlier one' if kept else 'new'}."
-        )
+        board.say(f"The service is {service.url}; its log in {given.data} is {'an earlier one' if kept else 'new'}.")
         board.say(f"The admin token is in {given.data / folder.config.name}, which only you can read.")
         board.say()
-        for line in guide(folder.config, service_pid=stage.service.pid):
+        for line in guide(folder.config, service_pid=service.pid):
             board.say(line)
         board.say()
         board.say("Ctrl-C ends everything.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from sample.api import Api
 from sample.crew import CREW, Assignment
@@ -12,10 +14,45 @@ from sample.fleet import Equipment, Fleet
 from sample.folder import Folder
 from sample.observer import Observer
 from sample.reports import Report
-from sample.service import Service
 from sample.sink import Sink
 from sample.troubles import Trouble
 from sample.watch import Watch
+
+
+class Service(Protocol):
+    """The service: one process on SQLite, or many on PostgreSQL."""
+
+    ttl_ms: int
+    admin_token: str
+
+    @property
+    def url(self) -> str:
+        """Return where operators ask; several addresses are separated by commas."""
+
+    @property
+    def workers_url(self) -> str:
+        """Return where workers ask; several addresses are separated by commas."""
+
+    @property
+    def control_ports(self) -> Sequence[int]:
+        """Return where operators are answered, on 127.0.0.1."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Return the process ids of what serves."""
+
+    @property
+    def gone(self) -> str:
+        """Return why a process is no more, in one line; an empty text while all run."""
+
+    def describe(self) -> list[str]:
+        """Return what there is, a line each."""
+
+    def start(self) -> None:
+        """Start what does not run, and wait until it is ready, or raise Trouble."""
+
+    def stop(self) -> int:
+        """Stop it with SIGTERM and return when it was gone, monotonic nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +94,18 @@ class Stage:
 
 @contextlib.contextmanager
 def set_up(
-    folder: Folder, *, port: int, rate: float, keep_mail: bool, on_change: Callable[[Assignment, Report], None]
+    folder: Folder,
+    service: AbstractContextManager[Service],
+    *,
+    rate: float,
+    keep_mail: bool,
+    on_change: Callable[[Assignment, Report], None],
 ) -> Iterator[Stage]:
     """Begin everything, and end it in the other direction whatever happens.
 
     Args:
         folder: the data folder.
-        port: the service's port on 127.0.0.1.
+        service: the service, not yet started.
         rate: mails a second and worker at most.
         keep_mail: whether each mail is kept as a file in the data folder.
         on_change: called from another thread when a worker's state changes.
@@ -74,19 +116,18 @@ def set_up(
     watch = Watch()
     observer = Observer(watch)
     contacts = folder.contacts(CREW)
-    service = Service(folder, port=port)
     sink = Sink(observer, folder=folder.mail_folder() if keep_mail else None)
-    with sink, service:
-        folder.write_config(folder.config.name, service.url, service.admin_token)
-        api = Api(port, service.admin_token)
+    with sink, service as serving:
+        folder.write_config(folder.config.name, serving.url, serving.admin_token)
+        api = Api(serving.control_ports, serving.admin_token)
         with contextlib.ExitStack() as tokens:
             texts: dict[str, str] = {}
             for assignment in CREW:
                 token_id, texts[assignment.run] = api.issue(assignment.worker, "worker", tenants=[assignment.tenant])
                 tokens.callback(_revoke, api, token_id)
-            equipment = Equipment(service.url, texts, contacts, sink.port, rate)
+            equipment = Equipment(serving.workers_url, texts, contacts, sink.port, rate)
             with Fleet(CREW, equipment, watch=watch, on_change=on_change) as fleet:
-                yield Stage(folder, service, api, sink, observer, fleet, watch)
+                yield Stage(folder, serving, api, sink, observer, fleet, watch)
 
 
 def _revoke(api: Api, token_id: str) -> None:

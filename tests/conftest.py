@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from tests.support.counts import NIGHTLY, SEED
 
-pytest_plugins = ("tests.support.fixtures",)
+pytest_plugins = ("tests.support.fixtures", "tests.support.valkey")
 
 # Processes that run tests beside this one draw from the same seed.
 os.environ["HALTLINE_FUZZ_SEED"] = str(SEED)

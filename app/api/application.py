@@ -7,12 +7,12 @@ from typing import Any, Final
 import structlog
 from flask import Flask, Response, g, request
 
-from app.api import docs, flags, health, kills, lease, log, problems, revives, tokens
+from app.api import docs, health, lanes, problems
 from app.api.auth import EXTENSION
-from app.api.lane import FAILED, LeaseLane
 from app.api.metrics import Metrics
 from app.api.operations import configure
 from app.api.problems import Problem
+from app.api.shortcut import FAILED, Shortcut
 from app.api.strict_json import BODY_LIMIT
 from app.service.node import Node
 
@@ -40,8 +40,13 @@ class Application(Flask):
         _log.error("request_failed", route=route, method=request.method, exc_info=exc_info)
 
 
-def build(node: Node) -> Flask:
-    """Return the application that serves a node."""
+def build(node: Node, *, lane: str = lanes.ALL) -> Flask:
+    """Return the application that serves a node.
+
+    Args:
+        node: what it serves.
+        lane: which part of it: ``all``, ``control`` or ``worker``, as app.config.Lane has them.
+    """
     app = Application(__name__)
     # No redirect anywhere: a redirected POST arrives as a GET, and whoever killed would be shown a 200.
     app.url_map.strict_slashes = False
@@ -78,9 +83,11 @@ def build(node: Node) -> Flask:
 
     app.extensions[health.METRICS] = metrics
     api = configure(app, version=VERSION)
-    for module in (kills, revives, flags, log, tokens, lease, health):
+    for module in lanes.served(lane):
         api.register_blueprint(module.blueprint)
+    lanes.refuse_others(app, lane)
     problems.register(app)
     docs.register(app, api)
-    app.wsgi_app = LeaseLane(app.wsgi_app, node, metrics, headers=HEADERS.items())  # type: ignore[method-assign]
+    if lane != lanes.CONTROL:
+        app.wsgi_app = Shortcut(app.wsgi_app, node, metrics, headers=HEADERS.items())  # type: ignore[method-assign]
     return app

@@ -1,15 +1,25 @@
-"""Granting: what a lease request that is well formed and authenticated is answered with, however it came in."""
+"""Granting: what a request of a worker that is well formed and authenticated is answered with, however it came in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 
 from app.api.auth import CHALLENGE
+from app.api.connections import gone
 from app.api.problems import Problem
 from app.domain.access import Principal
+from app.service.acks import Ack
 from app.service.frames import Foreign, LeaseRequest, Regress
 from app.service.node import Node
+from app.service.published import Published
 from app.service.refresher import Unready
+from app.service.streams import Stream, Streams
+from haltline.flips import Position
+
+AGAIN: Final[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +29,90 @@ class Asked:
     Attributes:
         request: what the frame depends on.
         namespace: the namespace that the worker expects; None if it does not say.
+        ack: how far the worker says it is; None if it has applied nothing.
+        stream: whether it wants a stream of frames, not one.
     """
 
     request: LeaseRequest
     namespace: str | None
+    ack: Ack | None
+    stream: bool
+
+
+def asked_of(members: dict[str, object]) -> Asked:
+    """Return what the members of a body, checked against its schema, ask for."""
+    request = LeaseRequest(members["nonce"], members["epoch"], members["seq"], members["hash"])  # type: ignore[arg-type]
+    ack = Ack(members["worker"], members["instance"], request.seq) if request.seq > 0 else None  # type: ignore[arg-type]
+    return Asked(request, members.get("namespace"), ack, members["stream"] is True)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the body of an ack says."""
+
+    ack: Ack
+    namespace: str | None
+    epoch: str
+    hash: str
+
+
+def applied_of(members: dict[str, object]) -> Applied:
+    """Return what the members of a body, checked against its schema, acknowledge."""
+    ack = Ack(members["worker"], members["instance"], members["seq"])  # type: ignore[arg-type]
+    return Applied(ack, members.get("namespace"), members["epoch"], members["hash"])  # type: ignore[arg-type]
+
+
+class StreamReply:
+    """The frames of one stream, each a line, as they come due; closing it ends the stream, once.
+
+    Attributes:
+        first: the frame that answers the request.
+        stream: where the stream stands.
+        send_within_s: how long each later frame may take to be accepted, seconds: half a ttl.
+    """
+
+    def __init__(self, streams: Streams, stream: Stream, first: bytes, *, send_within_s: float) -> None:
+        self.first = first
+        self.send_within_s = send_within_s
+        self.stream: Stream = stream
+        self._streams: Streams | None = streams
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the frames."""
+        yield self.first
+        while self._streams is not None:
+            line = self._streams.next(self.stream)
+            if line is None:
+                return
+            yield line
+
+    def close(self) -> None:
+        """End the stream."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams.end(self.stream)
+
+
+@contextmanager
+def turn(here: Node, environ: Mapping[str, Any]) -> Iterator[None]:
+    """Wait for this request's turn, and have it.
+
+    Args:
+        here: the node that serves it.
+        environ: its environment.
+
+    Raises:
+        Problem: it did not come in time: the node has as much to do as it takes.
+    """
+    if not here.turns.take(_patience_s(here)):
+        raise Problem("busy", headers=AGAIN)
+    try:
+        if gone(environ):
+            # Its caller has not waited for so long: nothing is worth less than an answer to nobody.
+            raise Problem("busy", headers=AGAIN)
+        yield
+    finally:
+        here.turns.give()
 
 
 def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> bytes:
@@ -38,12 +128,56 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
         Problem: there is no lease for it, or none now.
         StoreUnavailable: the token, or an old position, had to be looked up and could not be.
     """
-    if asked.namespace is not None and asked.namespace != here.namespace:
-        raise Problem("foreign", f"This service keeps the log of namespace {here.namespace}.")
+    return _granted(here, who, asked, received_at_us)[0]
+
+
+def stream(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> StreamReply:
+    """Return the stream of frames that answers a lease request; see :func:`grant`. Whoever gets it must close it."""
+    streams = here.streams
+    if streams.full:
+        raise Problem("busy", headers=AGAIN)
+    begun = streams.begin(who)
+    try:
+        first, published = _granted(here, who, asked, received_at_us)
+    except BaseException:
+        streams.end(begun)
+        raise
+    streams.sent(begun, published)
+    first = b'%s,"ack_within_ms":%d}\n' % (first[:-1], streams.ack_within_ms)
+    return StreamReply(streams, begun, first, send_within_s=published.ttl.ttl_ms / 2_000)
+
+
+def acknowledge(here: Node, applied: Applied) -> None:
+    """Note an ack.
+
+    Raises:
+        Problem: it is of another log, or of a history that this log does not have.
+        StoreUnavailable: an old position had to be looked up and could not be.
+    """
+    _same_namespace(here, applied.namespace)
+    published = here.refresher.published
+    if published is None:
+        raise Problem("stale", headers=AGAIN)
+    # Another node may have told the worker a moment before this one has read it: refused, too, and nobody waits for it.
+    # What a caller names must not keep the turns of those who ask for a lease; the next lease request says it again.
+    position = Position(applied.ack.seq, applied.hash)
+    refused = here.frames.refusal(published, applied.epoch, position, here.refresher.position)
+    if refused is not None:
+        raise _refused(refused)
+    here.acks.heard(applied.ack)
+
+
+def _patience_s(here: Node) -> float:
+    published = here.refresher.published
+    return published.ttl.ttl_ms / 2_000 if published is not None else 0.5
+
+
+def _granted(here: Node, who: Principal, asked: Asked, received_at_us: int) -> tuple[bytes, Published]:
+    _same_namespace(here, asked.namespace)
     published = here.refresher.read_after(received_at_us)
     if isinstance(published, Unready):
         if published is Unready.STALE:
-            raise Problem("stale", headers={"Retry-After": "1"})
+            raise Problem("stale", headers=AGAIN)
         raise Problem("diverged")
     # The read may have brought this very token's revocation: then it grants nothing any more.
     if not here.tokens.holds(who):
@@ -51,8 +185,19 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
     frame = here.frames.frame(
         published, asked.request, view=who.tenants, received_at_us=received_at_us, past=here.refresher.position
     )
-    if isinstance(frame, Foreign):
-        raise Problem("foreign", f"{frame.detail}: another database, or one restored from a backup.")
-    if isinstance(frame, Regress):
-        raise Problem("regress", f"{frame.detail}: a restored backup, a lost failover or another database.")
-    return frame
+    if not isinstance(frame, bytes):
+        raise _refused(frame)
+    if asked.ack is not None:
+        here.acks.heard(asked.ack)
+    return frame, published
+
+
+def _same_namespace(here: Node, named: str | None) -> None:
+    if named is not None and named != here.namespace:
+        raise Problem("foreign", f"This service keeps the log of namespace {here.namespace}.")
+
+
+def _refused(refused: Foreign | Regress) -> Problem:
+    if isinstance(refused, Foreign):
+        return Problem("foreign", f"{refused.detail}: another database, or one restored from a backup.")
+    return Problem("regress", f"{refused.detail}: a restored backup, a lost failover or another database.")

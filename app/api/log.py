@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final
 
 from flask import Response
@@ -19,12 +18,12 @@ from app.api.operations import (
     Blueprint,
     may_fail,
 )
+from app.api.pieces import Pieces
 from app.api.problems import Problem
 from app.api.schemas import EntryOut, ExportQuery, LogOut, LogQueryArgs
 from app.api.shapes import standing
 from app.domain.access import Permission
 from app.domain.moments import parse_moment
-from app.service.exports import Exports
 from app.service.frames import View
 from app.service.store import LogQuery, LogRow
 from app.service.views import shown, visible
@@ -137,8 +136,7 @@ def export(query: dict[str, Any]) -> Response:
         raise Problem("too_many_exports", headers={"Retry-After": "5"})
     try:
         span = exports.range(first=first, last=last)
-        # The first piece is read before the status is sent: a database that is gone is still answered with 503.
-        lines = _Lines(exports, exports.lines(span, principal().tenants))
+        lines = Pieces(exports, exports.lines(span, principal().tenants))
     except BaseException:
         exports.leave()
         raise
@@ -147,24 +145,3 @@ def export(query: dict[str, Any]) -> Response:
         content_type="application/jsonl",
         headers={"Haltline-Head": f"{span.end.seq}:{span.end.hash}"},
     )
-
-
-class _Lines:
-    """The lines of one export; gives its place back when the reply is closed, be it sent whole or not at all."""
-
-    def __init__(self, exports: Exports, pieces: Iterator[bytes]) -> None:
-        self._first = next(pieces, b"")
-        self._rest = pieces
-        self._exports: Exports | None = exports
-
-    def __iter__(self) -> Iterator[bytes]:
-        # An error in here reaches the server after the headers were sent: it breaks the connection off, so that a
-        # broken export can never look like a whole one.
-        yield self._first
-        yield from self._rest
-
-    def close(self) -> None:
-        """Give the place back, once."""
-        exports, self._exports = self._exports, None
-        if exports is not None:
-            exports.leave()

@@ -8,7 +8,7 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.service.node import Node
@@ -42,6 +42,9 @@ class NodeCollector(Collector):
             "1 if this node refuses leases for good, because the log is not the one it read before",
             value=float(refresher.halted is not None),
         )
+        yield GaugeMetricFamily("haltline_streams", "Open lease streams", value=float(self._node.streams.open))
+        yield GaugeMetricFamily("haltline_workers", "Workers heard of lately", value=float(self._node.acks.workers))
+        yield CounterMetricFamily("haltline_acks", "Positions that workers have acknowledged", self._node.acks.count)
 
 
 class Metrics:
@@ -59,7 +62,13 @@ class Metrics:
         self._seconds = Histogram(
             "haltline_request_seconds", "How long requests took", ["route"], buckets=_BUCKETS, registry=self._registry
         )
-
+        lag = Histogram(
+            "haltline_ack_lag_seconds",
+            "From this node's reading of a flip to a worker's ack of it",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        node.acks.observe(lag.observe)
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count_requests(self, app: Flask) -> None:

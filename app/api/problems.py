@@ -52,6 +52,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "forbidden": Kind(403, "The token may not do this", "Use a token of a role that may."),
     "wrong_namespace": Kind(403, "The token is of another namespace", "Use a token that this service has issued."),
     "not_found": Kind(404, "There is no such thing", "Check the path; /openapi.json lists every one."),
+    "wrong_lane": Kind(404, "The other lane serves this", "Send it to the address of the lane that `lane` names."),
     "method_not_allowed": Kind(405, "The method is not allowed here", "Use one of the methods in the Allow header."),
     "body_timeout": Kind(408, "The body came too slowly", "Send the request again, in one piece."),
     "flip_id_taken": Kind(409, "The flip_id belongs to another flip", "Use a new flip_id for a new flip."),
@@ -93,7 +94,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The database holds another log than before",
         "This process grants no lease any more. Find out what happened to the database, then restart the service.",
     ),
-    "too_many_exports": Kind(503, "Too many exports run already", "Ask again when one of them has ended."),
+    "busy": Kind(503, "The node has as much to do as it takes", "Ask another node, or this one again in a second."),
+    "too_many_exports": Kind(
+        503, "Too many exports and event streams run already", "Ask again when one of them has ended."
+    ),
 }
 
 

@@ -25,6 +25,7 @@ from app.api.fields import (
     role,
     target,
 )
+from app.domain.promises import TTL_MAX_MS, TTL_MIN_MS
 from app.domain.tokens import MAX_DAYS, MAX_TENANTS, TOKEN_ID_PATTERN
 from haltline.scopes import Scope
 
@@ -108,12 +109,23 @@ class TokenBody(Strict):
     expires_in_days = count(low=1, high=MAX_DAYS, description="how long it lasts, days; 90 if left out")
 
 
+class SettingsBody(Strict):
+    """Settings of the whole store."""
+
+    ttl_ms = count(
+        low=TTL_MIN_MS, high=TTL_MAX_MS, required=True, description="how long a lease lasts at most, milliseconds"
+    )
+
+
 class LeaseBody(Strict):
     """A request for a lease."""
 
     stream = ma.fields.Raw(
         required=True,
-        metadata={"type": "boolean", "enum": [False], "description": "false: one frame is answered"},
+        metadata={
+            "type": "boolean",
+            "description": "true: frames are streamed, a line each, for 6 to 9 s; false: one frame is answered",
+        },
     )
     nonce = matching(NONCE_PATTERN, "a fresh random text, repeated in the frame", length=128, required=True)
     worker = identifier("worker", required=True, description="the worker's name")
@@ -128,16 +140,27 @@ class LeaseBody(Strict):
     )
 
     @ma.validates("stream")
-    def one_frame_only(self, value: object, **_: Any) -> None:
-        """Refuse a stream as long as there is none."""
-        if value is not False:
-            raise ma.ValidationError(f"Lease streams are {NOT_YET}: send false.")
+    def true_or_false(self, value: object, **_: Any) -> None:
+        """Refuse what is neither: 1 and "true" too."""
+        if type(value) is not bool:
+            raise ma.ValidationError("Send true for a stream of frames, false for one.")
 
     @ma.validates_schema(skip_on_field_errors=True)
     def whole_position(self, members: dict[str, Any], **_: Any) -> None:
         """Refuse a position of which a part is missing."""
         if members["seq"] > 0 and (members["epoch"] is None or members["hash"] is None):
             raise ma.ValidationError("A position is seq, epoch and hash together; a seq of 0 needs neither.", "seq")
+
+
+class AckBody(Strict):
+    """How far a worker has applied the log."""
+
+    worker = identifier("worker", required=True, description="the worker's name")
+    instance = identifier("instance", required=True, description="a random id of this very process")
+    namespace = matching(NAMESPACE_PATTERN, "the namespace that the worker expects", length=32)
+    epoch = matching(EPOCH_PATTERN, "the log that the worker knows", length=16, required=True)
+    seq = count(low=1, description="how far it has applied it", required=True)
+    hash = matching(HASH_PATTERN, "the hash of the entry at seq", length=64, required=True)
 
 
 class FlagsQuery(Strict):
@@ -333,6 +356,38 @@ class TokensOut(ma.Schema):
     next_cursor = Text(required=True, allow_none=True)
 
 
+class SettingsOut(ma.Schema):
+    """Settings of the whole store."""
+
+    ttl_ms = Whole(required=True, metadata={"description": "how long a lease lasts at most, milliseconds"})
+    changed_at = Text(
+        required=True,
+        allow_none=True,
+        metadata={
+            "format": "date-time",
+            "description": "by when every node reads the ttl; null if it was never changed, or if nobody knows yet",
+        },
+    )
+    before_ms = Whole(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "for how long after changed_at, or after a kill while that is null, a lease of an earlier "
+            "ttl may still run, milliseconds; null if the ttl was never changed"
+        },
+    )
+
+
+class SettingsChangedOut(SettingsOut):
+    """Settings of the whole store, after a change."""
+
+    seq = Whole(
+        required=True,
+        allow_none=True,
+        metadata={"description": "the position of the change in the log; null where nothing had to be changed"},
+    )
+
+
 class FrameOut(ma.Schema):
     """One frame: how the log stood at a read that began after the request."""
 
@@ -360,7 +415,12 @@ class FrameOut(ma.Schema):
     entries = ma.fields.List(ma.fields.Nested(EntryOut), required=True)
     nonce = Text(required=True)
     received_at = Whole(required=True, metadata={"description": "when the request was received, microseconds"})
-    snapshot = ma.fields.Dict(metadata={"description": "the fold, where the worker's position cannot be continued"})
+    snapshot = ma.fields.Dict(
+        metadata={"description": "the fold as it stood at `from`, where the worker's position cannot be continued"}
+    )
+    ack_within_ms = Whole(
+        metadata={"description": "in a stream: over how long workers should spread their acks of a flip"}
+    )
 
 
 class HealthOut(ma.Schema):

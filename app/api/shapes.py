@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from app.domain.etags import etag
-from app.domain.moments import moment
-from app.service.store import Flag, Head, StoredToken
+from app.domain.moments import moment, moment_after
+from app.service.store import Flag, Head, StoredToken, Ttl
 from haltline.replica import hold_members
 
 
@@ -43,4 +44,14 @@ def token(stored: StoredToken) -> dict[str, Any]:
         "created_at": stored.created_at,
         "expires_at": moment(stored.expires_at),
         "revoked_at": stored.revoked_at,
+    }
+
+
+def settings(ttl: Ttl) -> dict[str, Any]:
+    """Return the settings of the store as replies have them."""
+    known = 0 < ttl.changed_at < math.inf
+    return {
+        "ttl_ms": ttl.ttl_ms,
+        "changed_at": moment_after(ttl.changed_at) if known else None,
+        "before_ms": ttl.before_ms if ttl.changed_at > 0 else None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from app.cli.settings import WRONG
 from app.config import Config
 from app.service.journal import configure
 from app.service.store import Head, LogDiverged, OutcomeUnknown, StoreUnavailable
+from app.serving.tls import WARN_DAYS, Shown, Unusable, shown
 from app.storage import migrate, open_store
 
 
@@ -25,6 +27,8 @@ def report(config: Config) -> int:
     click.echo(f"bind       {config.bind}")
     click.echo(f"namespace  {config.namespace}")
     try:
+        if config.tls_cert and config.tls_key:
+            _certificate(shown(config.tls_cert, config.tls_key))
         address = make_url(config.database_url)
         click.echo(f"database   {address.render_as_string(hide_password=True)}")
         if config.embedded and address.database and not Path(address.database).exists():
@@ -37,7 +41,7 @@ def report(config: Config) -> int:
         head = _head(config)
     except ArgumentError:
         return _wrong("the database address is not one: use sqlite:///path or postgresql://host/name")
-    except (StoreUnavailable, OutcomeUnknown, LogDiverged) as error:
+    except (StoreUnavailable, OutcomeUnknown, LogDiverged, Unusable) as error:
         return _wrong(str(error))
     if head is None:
         click.echo("log        none yet: serving makes it")
@@ -50,6 +54,17 @@ def report(config: Config) -> int:
         click.echo(f"log        {head.position.seq} entries, epoch {head.epoch}, ttl {head.ttl.ttl_ms} ms")
     click.echo("ready to serve")
     return 0
+
+
+def _certificate(found: Shown) -> None:
+    """Print for whom a certificate is and until when; one that is about to end keeps nothing from being served."""
+    days, ends = found.days_left(datetime.now(UTC)), found.ends.strftime("%Y-%m-%d")
+    left = f"ended on {ends}" if days < 0 else f"until {ends}, {days} days"
+    click.echo(f"tls        {', '.join(found.names)}, {left}")
+    if days < 0:
+        click.echo("warning    the certificate has expired: every client refuses it and stops. Renew it")
+    elif days < WARN_DAYS:
+        click.echo(f"warning    the certificate expires within {WARN_DAYS} days: renew it, or every client stops then")
 
 
 def _absent(file: Path) -> int:

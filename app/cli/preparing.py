@@ -6,7 +6,7 @@ import click
 
 from app.cli.settings import WRONG
 from app.cli.tokens import every
-from app.config import Config
+from app.config import Config, Lane
 from app.domain.access import Role
 from app.factory import create_node
 from app.service.journal import configure
@@ -28,7 +28,8 @@ def prepare(config: Config) -> int:
         node = create_node(config)
         try:
             node.store.head()
-            _first_admin(node, config)
+            if config.lane is not Lane.WORKER:  # whoever runs that machine need not be able to kill
+                _first_admin(node, config)
         finally:
             node.close()
     except (StoreUnavailable, OutcomeUnknown, LogDiverged) as error:
@@ -44,7 +45,7 @@ def _first_admin(node: Node, config: Config) -> None:
     # Standard output and nothing else: the journal goes to standard error and never sees it.
     click.echo("This is the first start. The admin token, shown this once and kept nowhere:")
     click.echo()
-    click.echo(f"    export HALTLINE_URL=http://{config.bind}")
+    click.echo(f"    export HALTLINE_URL={'https' if config.tls_cert else 'http'}://{config.bind}")
     click.echo(f"    export HALTLINE_TOKEN={issued.text}")
     click.echo()
     if config.embedded:

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import click
 
-from app.config import LEVELS, Config, ConfigInvalid, from_env
+from app.config import LEVELS, STREAMS_MAX, Config, ConfigInvalid, Lane, from_env
 
 WRONG: Final = 2
 """Exit status: usage or configuration."""
+
+LANES: Final = [each.value for each in Lane]
 
 _OPTIONS: Final = {
     "database_url": "HALTLINE_DATABASE_URL",
@@ -20,6 +22,11 @@ _OPTIONS: Final = {
     "ttl_ms": "HALTLINE_TTL_MS",
     "bind": "HALTLINE_BIND",
     "log_level": "HALTLINE_LOG_LEVEL",
+    "lane": "HALTLINE_LANE",
+    "redis_url": "HALTLINE_REDIS_URL",
+    "tls_cert": "HALTLINE_TLS_CERT",
+    "tls_key": "HALTLINE_TLS_KEY",
+    "streams_max": "HALTLINE_STREAMS_MAX",
 }
 
 
@@ -63,19 +70,16 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--namespace", metavar="NAME", help="HALTLINE_NAMESPACE; default `default`")
     @click.option("--ttl-ms", metavar="MS", help="HALTLINE_TTL_MS: lease ttl of a new log; default 1000")
     @click.option("--log-level", type=click.Choice(LEVELS), help="HALTLINE_LOG_LEVEL; default info")
+    @click.option(
+        "--lane", type=click.Choice([each.value for each in Lane]), help="HALTLINE_LANE; default all: both on one port"
+    )
+    @click.option("--redis-url", metavar="URL", help="HALTLINE_REDIS_URL: rings between nodes; default none")
+    @click.option("--tls-cert", metavar="FILE", help="HALTLINE_TLS_CERT: certificate chain, PEM; default plain HTTP")
+    @click.option("--tls-key", metavar="FILE", help="HALTLINE_TLS_KEY: its private key, PEM")
+    @click.option("--streams-max", metavar="N", help=f"HALTLINE_STREAMS_MAX: lease streams; default {STREAMS_MAX}")
     @wraps(command)
-    def with_config(
-        *,
-        bind: str | None,
-        database_url: str | None,
-        namespace: str | None,
-        ttl_ms: str | None,
-        log_level: str | None,
-        **rest: Any,
-    ) -> Any:
-        config = configured(
-            bind=bind, database_url=database_url, namespace=namespace, ttl_ms=ttl_ms, log_level=log_level
-        )
-        return command(config=config, **rest)
+    def with_config(**options: Any) -> Any:
+        given = {name: options.pop(name) for name in _OPTIONS}
+        return command(config=configured(**given), **options)
 
     return with_config

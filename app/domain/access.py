@@ -28,6 +28,7 @@ class Permission(StrEnum):
     KILL = "kill"
     REVIVE = "revive"
     TOKENS = "tokens"
+    SETTINGS = "settings"
 
 
 _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
@@ -36,7 +37,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     Role.OPERATOR: frozenset({Permission.READ, Permission.KILL}),
     Role.RELEASER: frozenset({Permission.READ, Permission.REVIVE}),
     Role.GATEWAY: frozenset(),
-    Role.ADMIN: frozenset({Permission.READ, Permission.TOKENS}),
+    Role.ADMIN: frozenset({Permission.READ, Permission.TOKENS, Permission.SETTINGS}),
 }
 
 

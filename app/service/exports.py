@@ -16,7 +16,7 @@ PAGE: Final = 2_000
 """How many entries are read at a time."""
 
 AT_ONCE: Final = 64
-"""How many exports may run at the same time."""
+"""How many exports and event streams may run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,16 @@ class Range:
 
 
 class Exports:
-    """Hands out exports, at most 64 at a time."""
+    """Hands out exports, at most 64 at a time, event streams included.
+
+    Attributes:
+        ending: whether event streams have to end, because the process is about to.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self.ending = False
 
     def enter(self) -> bool:
         """Take a place, if one is free; whoever took it must :meth:`leave`."""
@@ -46,6 +51,10 @@ class Exports:
     def leave(self) -> None:
         """Give a place back."""
         self._places.release()
+
+    def close(self) -> None:
+        """Have event streams end soon; an export goes on to its end as long as it may."""
+        self.ending = True
 
     def range(self, *, first: int, last: int | None) -> Range:
         """Return what an export from ``first`` to ``last`` covers; it ends at the head where ``last`` lies beyond.

@@ -7,6 +7,7 @@ built once for each published state.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -17,6 +18,15 @@ from haltline.scopes import Scope, Target, parse_target
 
 FRAME_VERSION: Final = 1
 CACHED_PARTS: Final = 1_024
+
+SNAPSHOTS: Final = 64
+"""For how many views a snapshot is kept."""
+
+BEHIND: Final = 1_000
+"""How many entries a kept snapshot may be behind: it is sent with those that came since, instead of being made anew.
+
+One of 100,000 holds takes half a second to make, and some 20 MiB.
+"""
 
 View: TypeAlias = tuple[str, ...] | None
 """The tenants that a token is bound to, sorted; None where it sees everything."""
@@ -90,7 +100,8 @@ class Frames:
         """
         self._namespace = namespace
         self._timebase = timebase
-        self._memo: tuple[Published, dict[tuple[View, int], str]] | None = None
+        self._snapshots: OrderedDict[View, tuple[Position, str]] = OrderedDict()
+        self._memo: tuple[Published, dict[tuple[View, int], str], dict[tuple[View, int], bytes]] | None = None
 
     def frame(
         self,
@@ -110,52 +121,91 @@ class Frames:
             received_at_us: when the request was received, microseconds of the raw clock, rounded up.
             past: looks up a position of the log that lies before the tail; without it such a request is refused.
         """
-        refused = self._refused(published, request, past)
+        if request.seq == 0 and request.hash not in (None, GENESIS_HASH):
+            return Regress("before the first entry there is no hash but 64 zeros")
+        refused = self.refusal(published, request.epoch, Position(request.seq, request.hash or GENESIS_HASH), past)
         if refused is not None:
             return refused
         start = request.seq if request.seq > 0 and published.tail.position(request.seq) is not None else -1
         part = self._part(published, view, start)
         return f'{part},"nonce":{_text(request.nonce)},"received_at":{received_at_us}}}'.encode()
 
-    def _refused(
-        self, published: Published, request: LeaseRequest, past: Callable[[int], Position | None]
+    def next(self, published: Published, view: View, cursor: int) -> bytes | None:
+        """Return a later frame of a stream, a line: the same bytes for every stream with this view and position.
+
+        Args:
+            published: the state that it tells of.
+            view: what the stream's token may see.
+            cursor: the position that the stream has reached, at most that of ``published``.
+
+        Returns:
+            the line; None if entries after the cursor are not at hand any more, so that the stream cannot go on.
+        """
+        lines = self._memory(published)[2]
+        line = lines.get((view, cursor))
+        if line is None:
+            if published.tail.position(cursor) is None:
+                return None
+            line = f"{self._part(published, view, cursor)}}}\n".encode()
+            if len(lines) < CACHED_PARTS:
+                lines[view, cursor] = line
+        return line
+
+    @staticmethod
+    def refusal(
+        published: Published, epoch: str | None, position: Position, past: Callable[[int], Position | None] = _no_past
     ) -> Regress | Foreign | None:
+        """Return what is wrong with a position that a worker says it has reached; None if it is one of this log.
+
+        Args:
+            published: the state to hold it against.
+            epoch: the log that the worker knows; None if it knows none.
+            position: how far it has applied that log.
+            past: looks up a position of the log that lies before the tail.
+        """
         replica = published.replica
-        if request.epoch is not None and request.epoch != replica.epoch:
-            return Foreign(f"the log of this service has epoch {replica.epoch}, the request names {request.epoch}")
-        if request.seq > replica.position.seq:
-            return Regress(f"the log ends at {replica.position.seq}, the request has seen {request.seq}")
-        if request.seq == 0:
-            if request.hash not in (None, GENESIS_HASH):
-                return Regress("before the first entry there is no hash but 64 zeros")
+        if epoch is not None and epoch != replica.epoch:
+            return Foreign(f"the log of this service has epoch {replica.epoch}, the request names {epoch}")
+        if position.seq > replica.position.seq:
+            return Regress(f"the log ends at {replica.position.seq}, the request has seen {position.seq}")
+        if position.seq == 0:
             return None
         # Also where only a snapshot can follow: whoever has seen another history has seen kills that are not in it.
-        known = published.tail.position(request.seq) or past(request.seq)
-        if known is None or request.hash != known.hash:
-            return Regress(f"entry {request.seq} of this log has another hash than the request names")
+        if position != (published.tail.position(position.seq) or past(position.seq)):
+            return Regress(f"entry {position.seq} of this log has another hash than the request names")
         return None
 
-    def _part(self, published: Published, view: View, start: int) -> str:
+    def _memory(
+        self, published: Published
+    ) -> tuple[Published, dict[tuple[View, int], str], dict[tuple[View, int], bytes]]:
         memo = self._memo
         if memo is None or memo[0] is not published:
             # State and parts are one object, loaded once: a part is never taken for another state's.
-            memo = (published, {})
+            memo = (published, {}, {})
             self._memo = memo
-        part = memo[1].get((view, start))
+        return memo
+
+    def _part(self, published: Published, view: View, start: int) -> str:
+        parts = self._memory(published)[1]
+        part = parts.get((view, start))
         if part is None:
             part = self._common(published, view, start)
-            if len(memo[1]) < CACHED_PARTS:
-                memo[1][view, start] = part
+            if len(parts) < CACHED_PARTS:
+                parts[view, start] = part
         return part
 
     def _common(self, published: Published, view: View, start: int) -> str:
         position = published.replica.position
+        tail = ""
+        if start < 0:
+            begun, told = self._snapshot(published, view)
+            start, tail = begun.seq, f',"snapshot":{told}'
         common: Mapping[str, object] = {
             "v": FRAME_VERSION,
             "namespace": self._namespace,
             "timebase": self._timebase,
             "epoch": published.replica.epoch,
-            "from": position.seq if start < 0 else start,
+            "from": start,
             "seq": position.seq,
             "hash": position.hash,
             "read_at": published.read_at_us,
@@ -163,9 +213,18 @@ class Frames:
             # So that a worker knows whose kills it would never hear of.
             "tenants": view,
         }
-        if start < 0:
-            tail = f'"entries":[],"snapshot":{_text(snapshot(published, view))}'
+        sent = (each.body if in_view(each.target, view) else each.stub for each in published.tail.after(start))
+        return f'{_text(common)[:-1]},"entries":[{",".join(sent)}]{tail}'
+
+    def _snapshot(self, published: Published, view: View) -> tuple[Position, str]:
+        """Return a snapshot of this log, and its position: not far behind, and one that the tail continues."""
+        head = published.replica.position
+        kept = self._snapshots.get(view)
+        if kept is None or head.seq - kept[0].seq > BEHIND or published.tail.position(kept[0].seq) != kept[0]:
+            kept = head, _text(snapshot(published, view))
+            self._snapshots[view] = kept
+            while len(self._snapshots) > SNAPSHOTS:
+                self._snapshots.popitem(last=False)
         else:
-            sent = (each.body if in_view(each.target, view) else each.stub for each in published.tail.after(start))
-            tail = f'"entries":[{",".join(sent)}]'
-        return f"{_text(common)[:-1]},{tail}"
+            self._snapshots.move_to_end(view)
+        return kept

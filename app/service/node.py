@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.service.acks import Acks
 from app.service.clocks import Clocks
 from app.service.doorbell import BackgroundBell
 from app.service.exports import Exports
@@ -11,7 +12,9 @@ from app.service.flips import Flips
 from app.service.frames import Frames
 from app.service.refresher import Refresher
 from app.service.store import Store
+from app.service.streams import Streams
 from app.service.tokens import Tokens
+from app.service.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Node:
         refresher: the thread that reads the log.
         frames: what lease requests are answered with.
         exports: the log as JSON lines.
+        streams: the lease streams that are open.
+        acks: how far workers say that they are.
+        turns: how many requests of workers are served at once.
         bell: tells the refreshers of all nodes that the log has grown.
     """
 
@@ -38,14 +44,24 @@ class Node:
     refresher: Refresher
     frames: Frames
     exports: Exports
+    streams: Streams
+    acks: Acks
+    turns: Turns
     bell: BackgroundBell
 
     def start(self) -> None:
-        """Start the refresher; call it in the process that serves, after any fork."""
+        """Start the refresher and the doorbell; call it in the process that serves, after any fork."""
         self.refresher.ensure_running()
+        self.bell.start()
+
+    def drain(self) -> None:
+        """Have what would last end by itself soon: the process is told to stop."""
+        self.streams.close()
+        self.exports.close()
 
     def close(self) -> None:
         """End the threads, then give back the store's connections."""
+        self.drain()
         self.refresher.close()
         self.bell.close()
         self.store.close()

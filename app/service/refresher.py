@@ -9,6 +9,7 @@ Nothing here fails open. Without a read the published object ages, and beyond ha
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ PAGE: Final = 2_000
 
 MEMORY_S: Final = 30 * 86_400.0
 """For how long a target remembers a kill that was released: the age beyond which planned work is refused anyway."""
+
+SHARED: Final = 64
+"""How many reads a ttl has at most for waiting requests, which share them: a flip is read at once all the same."""
 
 REMEMBERED: Final = 1_000
 """How many positions before the tail are remembered, so that a fleet that comes back from a lapse asks for one once."""
@@ -79,9 +83,13 @@ class Refresher:
         self._failing = False
         self._past: dict[int, Position] = {}
         self._asked = threading.Event()
+        self._rung = threading.Event()
         self._next = threading.Event()
+        self._grown = threading.Event()
+        self._listeners: tuple[Callable[[Published], None], ...] = ()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._running = 0
         self._closed = False
 
     @property
@@ -96,9 +104,9 @@ class Refresher:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is alive."""
-        thread = self._thread
-        return thread is not None and thread.is_alive()
+        """Whether the thread runs, in this very process."""
+        # Not by asking the thread: under gevent that gives way to every other greenlet, at each request.
+        return self._running == os.getpid()
 
     def ensure_running(self) -> None:
         """Start the thread if it is not running, be it for the first time or because it died."""
@@ -108,7 +116,12 @@ class Refresher:
             if not self._wanted():
                 return
             self._thread = threading.Thread(target=self._run, name="haltline-refresher", daemon=True)
-            self._thread.start()
+            self._running = os.getpid()
+            try:
+                self._thread.start()
+            except BaseException:
+                self._running = 0
+                raise
 
     def _wanted(self) -> bool:
         return not self.running and not self._closed and self._halted is None
@@ -118,13 +131,22 @@ class Refresher:
         with self._starting:  # no thread is between made and started now, and none is made any more
             self._closed = True
             thread = self._thread
-        self._asked.set()
+        self.ring()
         if thread is not None:
             thread.join(timeout=2.0)
         self._next.set()
+        self._grown.set()
 
-    def ring(self, _seq: int = 0) -> None:
-        """Have the log read now instead of at the next turn."""
+    def ring(self, seq: int = 0) -> None:
+        """Have the log read now instead of at the next turn.
+
+        Args:
+            seq: how far the log is said to have grown; 0 if nothing is said. What has been read already is no news.
+        """
+        published = self._published
+        if seq > 0 and published is not None and published.replica.position.seq >= seq:
+            return
+        self._rung.set()
         self._asked.set()
 
     def read_after(self, received_at_us: int) -> Published | Unready:
@@ -155,6 +177,43 @@ class Refresher:
             ended.wait(left)
         return published if published.fresh(self._clocks.raw_us_ceil()) else Unready.STALE
 
+    def wait_beyond(self, seq: int, timeout_s: float) -> Published | None:
+        """Wait until the log has grown beyond ``seq``, and return what is published then.
+
+        Args:
+            seq: the position that the caller has reached.
+            timeout_s: for how long at most, seconds.
+
+        Returns:
+            the newest published state, whether it has grown or not; None before the first read.
+        """
+        self.ensure_running()
+        deadline = self._clocks.monotonic() + timeout_s
+        while True:
+            # Taken before the look at what is published, as in read_after.
+            grown = self._grown
+            published = self._published
+            if (published is not None and published.replica.position.seq > seq) or self._closed:
+                return published
+            left = deadline - self._clocks.monotonic()
+            if left <= 0 or not grown.wait(left):
+                return self._published
+
+    def subscribe(self, listener: Callable[[Published], None]) -> Callable[[], None]:
+        """Have ``listener`` called with each published state from the refresher's thread; return what ends that.
+
+        Args:
+            listener: it must return at once, and must not raise.
+        """
+        with self._starting:
+            self._listeners = (*self._listeners, listener)
+
+        def forget() -> None:
+            with self._starting:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return forget
+
     def position(self, seq: int) -> Position | None:
         """Return the position at ``seq`` of the log, however old; None if there is no such entry.
 
@@ -177,13 +236,25 @@ class Refresher:
         try:
             while not self._closed and self._halted is None:
                 self._asked.clear()
-                caught_up = self.refresh()
-                published = self._published
-                interval = published.ttl.ttl_ms / 8_000 if published is not None else 0.125
-                if caught_up and not self._closed:
-                    self._asked.wait(interval)
+                self._rung.clear()
+                began = self._clocks.monotonic()
+                if self.refresh() and not self._closed:
+                    self._rest(began)
         except Exception:  # noqa: BLE001 - it decides nothing: the thread ends, what it published ages, requests get 503
             _log.exception("refresher_died", detail="it is started anew by the next request that needs it")
+        finally:
+            self._running = 0
+
+    def _rest(self, began: float) -> None:
+        """Wait until the log is to be read again, after a read that began at ``began``."""
+        published = self._published
+        ttl_s = published.ttl.ttl_ms / 1_000 if published is not None else 1.0
+        # From beginning to beginning: a node that is far from its database would else read too seldom.
+        passed = self._clocks.monotonic() - began
+        self._asked.wait(max(ttl_s / 8 - passed, ttl_s / 64))
+        left = began + ttl_s / SHARED - self._clocks.monotonic()
+        if left > 0:
+            self._rung.wait(left)  # only somebody who waits has asked: there may soon be more of them
 
     def refresh(self) -> bool:
         """Read one page of the log, and publish it; what the thread does at each turn.
@@ -240,7 +311,11 @@ class Refresher:
             raise LogDiverged(
                 f"the log's head is {page.head.position.seq}, but its entries end at {replica.position.seq}"
             )
-        self._publish(Published(replica, tail, page.head.ttl, read_at if page.last else before.read_at_us))
+        if page.last:
+            self._publish(Published(replica, tail, page.head.ttl, read_at))
+        else:
+            # The ttl belongs to the date: a longer one beside an old date would be a lease that nobody promised.
+            self._publish(Published(replica, tail, before.ttl, before.read_at_us))
         return page.last
 
     def _tail(self, end: Position) -> Tail:
@@ -270,7 +345,12 @@ class Refresher:
 
     def _publish(self, published: Published) -> None:
         self._use_ttl(published.ttl.ttl_ms)
-        self._published = published
+        before, self._published = self._published, published
+        if before is None or published.replica.position.seq > before.replica.position.seq:
+            grown, self._grown = self._grown, threading.Event()
+            grown.set()
+        for listener in self._listeners:
+            listener(published)
 
     def _same_log(self, head: Head) -> None:
         known = self._identity

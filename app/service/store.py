@@ -6,7 +6,7 @@ returned, not raised; what is raised is that the store itself could not do its w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -34,8 +34,9 @@ class Ttl:
 
     Attributes:
         ttl_ms: how long a lease lasts at most, milliseconds, 200 to 5000.
-        changed_at: when it was last changed, seconds since the Unix epoch; 0.0 if never.
-        before_ms: what it was before that.
+        changed_at: a moment at which its last change was in force for every read, seconds since the Unix epoch; 0.0 if
+            it was never changed, infinity as long as that moment is not known.
+        before_ms: for how long after that moment a lease of an earlier ttl may still run.
     """
 
     ttl_ms: int
@@ -242,6 +243,23 @@ class Store(Protocol):
 
     def revive(self, order: ReviveOrder) -> FlipResult:
         """Write a revive: the flip transaction. Returns Committed, FlipIdTaken, StaleView or NoSuchHold."""
+
+    def settings(self) -> Ttl:
+        """Return the store-wide lease ttl."""
+
+    def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
+        """Change the store-wide lease ttl, and write the note ``settings_changed``.
+
+        Args:
+            ttl_ms: 200 to 5000.
+            actor: who changes it.
+            at: when, RFC 3339 with six fraction digits.
+            wall: reads the clock, seconds since the Unix epoch: called under the log lock.
+
+        Returns:
+            the note, None where the ttl is ``ttl_ms`` already; and the ttl as it is now. Its ``changed_at`` is infinite
+            where the change is durable and its moment could not be written down: call it again to have that done.
+        """
 
     def flag(self, target: Target) -> tuple[Head, Flag]:
         """Return the head and what is known of one target (an empty flag for one never flipped), one transaction."""

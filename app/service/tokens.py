@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -70,7 +71,16 @@ class _Verified:
 class Tokens:
     """The tokens of one namespace."""
 
-    def __init__(self, store: Store, clocks: Clocks, *, namespace: str, embedded: bool, ttl_ms: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clocks: Clocks,
+        *,
+        namespace: str,
+        embedded: bool,
+        ttl_ms: int,
+        ring: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Set up an empty memory.
 
         Args:
@@ -79,7 +89,10 @@ class Tokens:
             namespace: the namespace that tokens are made for and must be of.
             embedded: whether an admin may do everything.
             ttl_ms: the lease ttl, milliseconds: how long a verification may be remembered.
+            ring: called with the position of each revocation after its commit, so that every node ends the token's
+                streams now; must return at once.
         """
+        self._ring = ring
         self._store = store
         self._clocks = clocks
         self._namespace = namespace
@@ -88,6 +101,7 @@ class Tokens:
         self._ttl_ms = ttl_ms
         self._verified = self._memory(ttl_ms)
         self._evictions = 0
+        self._revoked: set[str] = set()
         self._looking: dict[str, Future[StoredToken | None]] = {}
 
     def _memory(self, ttl_ms: int) -> TTLCache[str, _Verified]:
@@ -142,6 +156,7 @@ class Tokens:
         self.forget(token_id)
         if row is None:
             return False
+        self._ring(row.position.seq)
         _log.info("token_revoked", token_id=token_id, actor=actor, seq=row.position.seq)
         return True
 
@@ -164,6 +179,7 @@ class Tokens:
         with self._lock:
             known = self._verified.get(token.id)
             evictions = self._evictions
+        found = known is None
         if known is None:
             stored = self._look_up(token.id)
             if stored is None or stored.revoked_at is not None:
@@ -174,7 +190,7 @@ class Tokens:
             return Denied.INVALID
         with self._lock:
             # A revocation that arrived while the token was being read must not be undone by remembering it now.
-            if evictions == self._evictions:
+            if found and evictions == self._evictions:
                 self._verified.setdefault(token.id, known)
         return known.principal
 
@@ -195,9 +211,22 @@ class Tokens:
         stored = self._look_up(principal.token_id)
         return stored is not None and stored.revoked_at is None
 
+    @property
+    def revoked(self) -> AbstractSet[str]:
+        """The ids of the tokens revoked in the life of this process: a live view, which needs no look-up.
+
+        Every revocation stands in the log that this process follows.
+        """
+        return self._revoked
+
+    def stands(self, principal: Principal) -> bool:
+        """Return whether a token that was good before has neither ended nor been revoked since, without a look-up."""
+        return self._live(principal) and principal.token_id not in self._revoked
+
     def forget(self, token_id: str) -> None:
-        """Remember nothing of a token: it was revoked."""
+        """Remember nothing of a token but that it was revoked."""
         with self._lock:
+            self._revoked.add(token_id)
             self._evictions += 1
             self._verified.pop(token_id, None)
             # Nobody who asks from now on joins a look-up that may have begun before the revocation.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+Use: TypeAlias = Literal["reads", "bulk", "refresh"]
+"""What a read is for: none of them takes a connection that another of them needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,20 @@ class Database(Protocol):
         Args:
             work: called with the connection, at most twice (again only where nothing was answered).
             unhurried: whether the read may take long because the process cannot do without it (its first load).
+
+        Raises:
+            StoreUnavailable: it could not be read in time.
+            LogDiverged: the database under this process was taken away or replaced (SQLite's file).
+        """
+
+    def glance(self, work: Callable[[Connection], T], *, use: Use = "reads") -> T:
+        """Return what ``work`` reads with ONE statement, which begins inside this call and sees one state.
+
+        Where the database is far away, this is the one round trip that has to be.
+
+        Args:
+            work: executes one statement; called at most twice (again only where nothing was answered).
+            use: what it is for.
 
         Raises:
             StoreUnavailable: it could not be read in time.

@@ -12,7 +12,9 @@ MAX_ACTIVE_HOLDS: Final = 100_000
 """Active holds beyond which kills of runs are refused: every worker's replica carries all of them."""
 
 
-def open_store(url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: float | None = None) -> Store:
+def open_store(
+    url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: float | None = None, lane: str = "all"
+) -> Store:
     """Return the store at ``url``, ready for :meth:`app.service.store.Store.open_log`.
 
     An SQLite file is brought to the schema of this code; a PostgreSQL database must have it already
@@ -22,6 +24,8 @@ def open_store(url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: f
         url: ``sqlite:///path``, ``sqlite://`` (in memory, for tests), or ``postgresql://...``.
         max_active_holds: active holds beyond which kills of runs, and of nothing broader, are refused.
         timeout: how long one call may take, seconds; None for the dialect's own (SQLite 5, PostgreSQL 2).
+        lane: the lane that this process serves, all, control or worker: it decides how many connections to PostgreSQL
+            there may be, and what for.
 
     Raises:
         StoreRefused: the address is wrong, or the database cannot be used as it is; the message says what to do.
@@ -34,5 +38,6 @@ def open_store(url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: f
 
         return SqlStore(SqliteDatabase(parsed, **options), max_active_holds=max_active_holds)
     from app.storage.postgres import PostgresDatabase
+    from app.storage.postgres_pools import LANES
 
-    return SqlStore(PostgresDatabase(parsed, **options), max_active_holds=max_active_holds)
+    return SqlStore(PostgresDatabase(parsed, pools=LANES[lane], **options), max_active_holds=max_active_holds)

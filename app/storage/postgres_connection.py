@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
 from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import RowFactory, tuple_row
+from sqlalchemy import Connection
 
 RV = TypeVar("RV")
 
 _INTERVAL: Final = 0.1  # how often psycopg wakes up by itself; a deadline is kept to within this
+
+
+_connect_until: Final[ContextVar[float]] = ContextVar("haltline_connect_until", default=math.inf)
 
 
 class DeadlineExceeded(psycopg.OperationalError):
@@ -33,6 +40,22 @@ class BoundedConnection(psycopg.Connection[Any]):
         deadline: the moment of ``time.monotonic()`` after which every exchange fails, one under way included.
         warned: the last warning that the server sent since this was set to None.
     """
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        # Bounded by the call that needs the connection: connect_timeout knows whole seconds only, two at least.
+        until = _connect_until.get()
+        connecting = super()._connect_gen(conninfo)
+        try:
+            needed = next(connecting)
+            while True:
+                ready = yield needed
+                if time.monotonic() >= until:
+                    raise DeadlineExceeded("the server did not answer in time")
+                needed = connecting.send(ready)
+        except StopIteration as end:
+            made: Self = end.value
+            return made
 
     def __init__(self, pgconn: PGconn, row_factory: RowFactory[Any] = tuple_row) -> None:
         super().__init__(pgconn, row_factory)
@@ -69,3 +92,26 @@ class BoundedConnection(psycopg.Connection[Any]):
         except StopIteration as end:
             value: RV = end.value
             return value
+
+
+@contextmanager
+def connecting_until(deadline: float) -> Iterator[None]:
+    """Have every connection that is made in the block be there by ``deadline``, a moment of ``time.monotonic()``."""
+    token = _connect_until.set(deadline)
+    try:
+        yield
+    finally:
+        _connect_until.reset(token)
+
+
+def connect_deadline(seconds: float) -> float:
+    """Return until when a connection that is made now may take, and what is said on it first: at most ``seconds``."""
+    return min(time.monotonic() + seconds, _connect_until.get())
+
+
+def driver(connection: Connection) -> BoundedConnection:
+    """Return the driver's connection under one of SQLAlchemy's."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, BoundedConnection):
+        raise TypeError("a connection of this package is a BoundedConnection")
+    return raw

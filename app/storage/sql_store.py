@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,16 +16,19 @@ from app.service.store import (
     LogDiverged,
     LogQuery,
     LogRow,
+    OutcomeUnknown,
     Page,
     ReviveOrder,
     StoredToken,
+    StoreUnavailable,
     Ttl,
 )
-from app.storage import flipping
+from app.storage import flipping, ttl
 from app.storage.appending import append, insert_entry, sealed
 from app.storage.database import Database, Done
 from app.storage.folding import load_replica
 from app.storage.rows import (
+    Stand,
     bounded,
     entries_between,
     entry_at,
@@ -35,6 +38,7 @@ from app.storage.rows import (
     log_row,
     read_flag,
     read_flags,
+    read_next,
     read_stand,
     token_row,
     token_values,
@@ -64,15 +68,23 @@ class SqlStore:
     def open_log(self, *, namespace: str, ttl_ms: int, at: str, epoch: str) -> Head:
         """See :meth:`app.service.store.Store.open_log`."""
 
+        def opened(stand: Stand) -> Head:
+            if stand.head.namespace != namespace:
+                raise LogDiverged(
+                    f"the database holds the log of namespace {stand.head.namespace}, not {namespace}: "
+                    f"one database is one log; name another database"
+                )
+            return stand.head
+
+        # A log that is there is opened without its lock: a node starts while somebody holds it.
+        found = self._database.glance(find_stand)
+        if found is not None:
+            return opened(found)
+
         def work(connection: Connection) -> Done[Head]:
             stand = find_stand(connection)
             if stand is not None:
-                if stand.head.namespace != namespace:
-                    raise LogDiverged(
-                        f"the database holds the log of namespace {stand.head.namespace}, not {namespace}: "
-                        f"one database is one log; name another database"
-                    )
-                return Done(stand.head, write=False)
+                return Done(opened(stand), write=False)
             if connection.execute(select(func.count()).select_from(log)).scalar_one() > 0:
                 raise LogDiverged("the database has entries but no head: it was edited; restore it")
             nothing = Head(namespace, epoch, Position(), Ttl(ttl_ms))
@@ -87,18 +99,14 @@ class SqlStore:
 
     def head(self) -> Head:
         """See :meth:`app.service.store.Store.head`."""
-        return self._database.read(lambda connection: read_stand(connection).head)
+        return self._database.glance(lambda connection: read_stand(connection).head)
 
     def refresh(self, after: Position, *, limit: int) -> Page:
         """See :meth:`app.service.store.Store.refresh`."""
-
-        def work(connection: Connection) -> Page:
-            head = read_stand(connection).head
-            # The entry at `after` itself is read again each time: it proves that this is still the same log.
-            rows = entries_between(connection, max(after.seq - 1, 0), head.position.seq, limit + 1)
-            return _continued(head, rows, after, limit)
-
-        return self._database.read(work)
+        # The entry at `after` itself is read again each time: it proves that this is still the same log.
+        first = max(after.seq - 1, 0)
+        head, rows = self._database.glance(lambda connection: read_next(connection, first, limit + 1), use="refresh")
+        return _continued(head, rows, after, limit)
 
     def load(self, *, remember_since: str) -> tuple[Head, Replica]:
         """See :meth:`app.service.store.Store.load`."""
@@ -112,6 +120,20 @@ class SqlStore:
     def revive(self, order: ReviveOrder) -> FlipResult:
         """See :meth:`app.service.store.Store.revive`."""
         return self._database.write(lambda connection: flipping.revive(connection, order))
+
+    def settings(self) -> Ttl:
+        """See :meth:`app.service.store.Store.settings`."""
+        return self.head().ttl
+
+    def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
+        """See :meth:`app.service.store.Store.set_ttl`."""
+        row, changed = self._database.write(
+            lambda connection: ttl.change(connection, ttl_ms, actor=actor, at=at, wall=wall)
+        )
+        try:
+            return row, self._database.write(lambda connection: ttl.settle(connection, wall=wall))
+        except (StoreUnavailable, OutcomeUnknown):
+            return row, changed  # durable; until it is settled, kills promise the longer of the two ttls
 
     def flag(self, target: Target) -> tuple[Head, Flag]:
         """See :meth:`app.service.store.Store.flag`."""
@@ -137,11 +159,11 @@ class SqlStore:
 
     def entry(self, seq: int) -> LogRow | None:
         """See :meth:`app.service.store.Store.entry`."""
-        return self._database.read(lambda connection: entry_at(connection, seq))
+        return self._database.glance(lambda connection: entry_at(connection, seq))
 
     def export(self, *, after: int, up_to: int, limit: int) -> Sequence[LogRow]:
         """See :meth:`app.service.store.Store.export`."""
-        return self._database.read(lambda connection: entries_between(connection, after, up_to, limit))
+        return self._database.glance(lambda connection: entries_between(connection, after, up_to, limit), use="bulk")
 
     def add_token(self, token: StoredToken, *, actor: str) -> LogRow:
         """See :meth:`app.service.store.Store.add_token`."""
@@ -172,12 +194,12 @@ class SqlStore:
 
     def token(self, token_id: str) -> StoredToken | None:
         """See :meth:`app.service.store.Store.token`."""
-        return self._database.read(lambda connection: find_token(connection, token_id))
+        return self._database.glance(lambda connection: find_token(connection, token_id))
 
     def tokens(self, *, after: str | None, limit: int) -> Sequence[StoredToken]:
         """See :meth:`app.service.store.Store.tokens`."""
         page = select(tokens).where(tokens.c.token_id > (after or "")).order_by(tokens.c.token_id).limit(limit)
-        return self._database.read(lambda connection: [token_row(row) for row in connection.execute(page)])
+        return self._database.glance(lambda connection: [token_row(row) for row in connection.execute(page)])
 
     def close(self) -> None:
         """See :meth:`app.service.store.Store.close`."""

@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from app.service.store import LogDiverged, OutcomeUnknown, StoreUnavailable
-from app.storage.database import Done
+from app.storage.database import Done, Use
 from app.storage.errors import StoreRefused
 from app.storage.migrate import upgrade_connection
 from app.storage.serial import Closed, NotStarted, SerialThread, StillRunning
@@ -35,6 +35,11 @@ _BUSY_SECONDS: Final = 1.0  # for a backup or a shell that reads the file; our o
 _UNHURRIED: Final = 60.0
 _READ_SECONDS: Final = 0.5  # a filter that finds little must not keep a kill waiting while it scans a long log
 _OPCODES: Final = 5_000  # about 0.2 ms between two looks at the clock
+
+# A write that fails comes before the commit: in this journal mode that is the truncation of the journal, which is a
+# step later than every write and sync of the database (https://sqlite.org/atomiccommit.html). Until then the journal is
+# whole, and SQLite has rolled back, or will when the file is opened again.
+_NOT_WRITTEN: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 
 _PRAGMAS: Final = (
     ("synchronous", "FULL", 2),
@@ -144,6 +149,10 @@ class SqliteDatabase:
 
         return self._run(job, timeout=timeout, writing=False)
 
+    def glance(self, work: Callable[[Connection], T], *, use: Use = "reads") -> T:  # noqa: ARG002 - one connection
+        """See :class:`app.storage.database.Database`."""
+        return self.read(work)
+
     def write(self, work: Callable[[Connection], Done[T]]) -> T:
         """See :class:`app.storage.database.Database`."""
         return self._run(
@@ -222,11 +231,13 @@ class SqliteDatabase:
         try:
             session.raw.commit()
         except sqlite3.Error as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            certain = self._undo(session) and busy
-            if certain:
-                # Only for BUSY does SQLite promise that the transaction is still open and can be rolled back whole.
+            undone, code = self._undo(session), error.sqlite_errorcode
+            if undone and code & 0xFF == sqlite3.SQLITE_BUSY:
+                # SQLite promises that the transaction was still open: it was rolled back whole.
                 raise StoreUnavailable("another process reads the database file; nothing was changed") from error
+            if undone and code in _NOT_WRITTEN:
+                self._discard()
+                raise StoreUnavailable(f"the disk did not take it: {error}; nothing was changed") from error
             if self._path != _MEMORY:
                 self._discard()  # whatever state it is in, a new connection begins with SQLite's own recovery
             raise OutcomeUnknown(f"the database did not confirm the commit: {error}") from error

@@ -1,7 +1,8 @@
 """The background thread that keeps a process's lease fresh, for threads and asyncio alike.
 
-It publishes the lease as one immutable object in one attribute. A check loads that object and reads the clock; if this
-thread dies, hangs or is starved, the lease runs out and every check stops.
+It reads one lease stream after another, and publishes the lease after each frame as one immutable object in one
+attribute. A check loads that object and reads the clock; if this thread dies, hangs or is starved, the lease runs out
+and every check stops.
 """
 
 from __future__ import annotations
@@ -11,29 +12,22 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
+from haltline.acks import Acks
 from haltline.clocks import LEASE_CLOCK, Clocks
-from haltline.errors import ServiceError
+from haltline.exchanges import LEASE_PATH, Exchanges
 from haltline.lease import NEVER, Lease
+from haltline.loud import Loud
 from haltline.native import Thread, make_condition, make_thread
-from haltline.renewal import FRAME_MAX_BYTES, Identity, Renewal, Reply, unlive
+from haltline.ports import LeaseStream, LeaseTransport
+from haltline.renewal import Identity, Renewal, unlive
 from haltline.verdict import Reason, Stop
 
-LEASE_PATH: Final = "/v1/lease"
+__all__ = ["LEASE_PATH", "LeaseStream", "LeaseTransport", "Refresher"]
 
 _URGENT_GAP_S: Final = 0.02
 """The shortest pause between two exchanges, however many callers cannot wait, seconds."""
-
-
-class LeaseTransport(Protocol):
-    """What carries a lease request: the HTTP transport, or a fake service in a test."""
-
-    def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:
-        """Send JSON and return the whole reply, or raise ServiceError."""
-
-    def close(self) -> None:
-        """Give back the connection."""
 
 
 def _random() -> float:
@@ -49,7 +43,8 @@ class Refresher:
         namespace: the namespace that the token is of.
         clocks: the machine's clocks, or a test's.
         background: whether a thread of its own renews the lease. A test with a manual clock says False: the lease is
-            then renewed by whoever waits for it, in the waiting thread.
+            then renewed by whoever waits for it, in the waiting thread, a frame at a time.
+        stream: whether the thread reads streams of frames; False asks for one frame every third of the ttl.
 
     Attributes:
         lease: the lease as it stands. Read it once per decision.
@@ -63,6 +58,7 @@ class Refresher:
         namespace: str,
         clocks: Clocks,
         background: bool = True,
+        stream: bool = True,
     ) -> None:
         self.lease: Lease = NEVER
         self._make_transport = transport
@@ -71,6 +67,8 @@ class Refresher:
         self._clocks = clocks
         self.background = background
         self.closed = False
+        self._streams = stream and background
+        self._acks = Acks(transport, clocks)
         self._begin_life(NEVER)
         _living.add(self)
 
@@ -80,13 +78,22 @@ class Refresher:
         self._thread: Thread | None = None
         self._starting = False
         self._started = 0
-        self._transport: LeaseTransport | None = None
         self._urgent = False
         self._begun = self._ended = 0
+        self._truth = -1
+        self._loud = Loud()
         self._listeners: tuple[Callable[[], None], ...] = ()
         identity = Identity(self._worker(), os.urandom(8).hex(), self._namespace)
         self._renewal = Renewal(identity, random=_random)
         self._renewal.lease = self.lease = lease
+        self._exchanges = Exchanges(
+            self._renewal,
+            self._make_transport,
+            self._clocks,
+            stream=self._streams,
+            lock=self._changed,
+            publish=self._publish,
+        )
 
     @property
     def renewals(self) -> int:
@@ -143,16 +150,19 @@ class Refresher:
                 self._start()
                 if urgent:
                     # Once: after a failure the backoff holds, or many waiters would hammer a service that is down.
-                    urgent, self._urgent = False, True
-                    self._changed.notify_all()
+                    urgent = False
+                    self._hurry()
                 # Woken by each renewal; the bound only guards against a thread that died between two.
                 self._changed.wait(0.5 if left is None else min(left, 0.5))
         return True
 
     def newer(self) -> Callable[[], bool]:
-        """Return a condition for :meth:`wait`: an exchange that begins after this call has ended."""
-        begun = self._begun
-        return lambda: self._ended > begun
+        """Return a condition for :meth:`wait`: the lease rests on a read of the log that began after this call.
+
+        It also holds once an exchange that began after this call has come to nothing.
+        """
+        begun, called = self._begun, self._clocks.gettime_ns(LEASE_CLOCK)
+        return lambda: self._truth > called or self._ended > begun
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` from the refresher's thread after each renewal; return what ends that.
@@ -162,8 +172,7 @@ class Refresher:
         with self._changed:
             self._listeners = (*self._listeners, listener)
             self._start()
-            self._urgent = True
-            self._changed.notify_all()
+            self._hurry()
 
         def forget() -> None:
             with self._changed:
@@ -185,14 +194,16 @@ class Refresher:
         with self._changed:
             self.lease = self._renewal.drop(Stop(Reason.CLOSED, detail="the switch was closed"))
             self._changed.notify_all()
-            listeners, transport = self._listeners, self._transport
+            listeners = self._listeners
         for listener in listeners:
             listener()
+        self._acks.close()
         if thread is not None:
+            self._exchanges.interrupt()
             with suppress(RuntimeError):  # it is this very thread, or it was never started
                 thread.join(self._renewal.deadline_s + 1)
-        if transport is not None and (thread is None or not thread.is_alive()):
-            transport.close()
+        if thread is None or not thread.is_alive():
+            self._exchanges.close()
 
     def _start(self) -> None:
         """Start the thread if it does not run; the caller holds the lock."""
@@ -216,16 +227,16 @@ class Refresher:
         # the thread's beginning and its word that it is alive.
         return self._started == number and not self.closed
 
+    def _hurry(self) -> None:
+        """Have the next exchange begin at once, giving up a stream that keeps no lease; the caller holds the lock."""
+        self._urgent = True
+        if not self.live():
+            self._exchanges.leave()
+        self._changed.notify_all()
+
     def _run(self, number: int) -> None:
         while self._goes_on(number):
-            self._renew()
-            with self._changed:
-                if self.live():
-                    self._urgent = False  # whoever asked during this exchange has what was asked for
-                self._changed.notify_all()
-                listeners = self._listeners
-            for listener in listeners:
-                listener()
+            self._renew(number)
             with self._changed:
                 begun = self._clocks.gettime(LEASE_CLOCK)
                 while self._goes_on(number):
@@ -237,32 +248,37 @@ class Refresher:
                         break
                     self._changed.wait(left)
                 self._urgent = False
-        if self._transport is not None and self._started == number:
-            self._transport.close()
+        if self._started == number:
+            self._exchanges.close()
 
-    def _renew(self) -> None:
-        """Do one exchange and publish what it came to."""
-        renewal = self._renewal
-        if self._transport is None:
-            self._transport = self._make_transport()
+    def _renew(self, number: int = 0) -> None:
+        """Do one exchange and publish what it came to; a stream after each of its frames."""
         self._begun += 1
-        ask = renewal.begin(self._clocks.read(), nonce=os.urandom(16).hex())
-        try:
-            reply = self._transport.post(LEASE_PATH, ask.body, deadline_s=renewal.deadline_s, limit=FRAME_MAX_BYTES)
-        except ServiceError as error:
-            lease = renewal.unanswered(str(error), self._clocks.read())
-        else:
-            lease = renewal.answered(ask, reply, self._clocks.read())
+        self._exchanges.once(lambda: self._goes_on(number))
+
+    def _publish(self) -> None:
+        """Show the lease as it stands to checks, wake whoever waits, and tell the service of what was applied."""
+        renewal = self._renewal
         with self._changed:
             self._ended = self._begun
             if not self.closed:
-                self.lease = lease
+                self.lease = renewal.lease
+                self._truth = renewal.truth
+            if self.live():
+                self._urgent = False  # whoever asked during this exchange has what was asked for
+            self._changed.notify_all()
+            listeners = self._listeners
+        for listener in listeners:
+            listener()
+        if renewal.news and self._streams:
+            self._acks.tell(renewal.ack(), within_s=renewal.ack_within_s)
+        self._loud.heard(renewal.lease.stop)
 
     def begin_anew(self) -> None:
         """Become a process of its own, in a forked child: what is known of kills stays, every permission is gone."""
-        lease, inherited = self.lease, self._transport
-        if inherited is not None:
-            inherited.close()  # this process's end of it: the parent goes on using its own
+        lease = self.lease
+        self._exchanges.close()  # this process's end of the connection: the parent goes on using its own
+        self._acks.begin_anew()
         self._begin_life(unlive(lease) if lease is not NEVER else NEVER)
 
 

@@ -6,17 +6,20 @@ import functools
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
+from haltline.address import parse_addresses
 from haltline.clocks import Clocks
 from haltline.errors import ConfigurationError
 from haltline.flips import Position
 from haltline.refresher import LeaseTransport, Refresher
 from haltline.run import Run
 from haltline.scopes import check_id, path
-from haltline.transport import Transport, parse_address
+from haltline.tls import Trust
+from haltline.transport import Transport
 from haltline.verdict import Stop
 
 _TOKEN: Final = re.compile(r"hlt_([a-z0-9][a-z0-9-]{0,31})_[a-z0-9]{12}_[A-Za-z0-9]{49}", re.ASCII)
@@ -40,6 +43,34 @@ def worker_name() -> str:
     return f"{host[:100]}.{os.getpid()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What drives a switch: the machine and the network, or a test.
+
+    Attributes:
+        clocks: the machine's clocks, or a test's.
+        connect: makes what carries the lease requests; None for HTTP to the switch's addresses.
+        background: whether a thread of its own renews the lease. False renews it only in whoever waits for it, for
+            tests with a manual clock.
+    """
+
+    clocks: Clocks = field(default_factory=Clocks)
+    connect: Callable[[], LeaseTransport] | None = None
+    background: bool = True
+
+
+def plain_http_of(environment: Mapping[str, str]) -> bool:
+    """Return whether HALTLINE_PLAIN_HTTP permits plain http to another machine.
+
+    Raises:
+        ConfigurationError: it is neither 1 nor 0.
+    """
+    given = environment.get("HALTLINE_PLAIN_HTTP", "")
+    if given not in ("", "0", "1"):
+        raise ConfigurationError(f"HALTLINE_PLAIN_HTTP is {given!r:.20}: write 1 to permit plain http, or 0")
+    return given == "1"
+
+
 class KillSwitch:
     """The kill switch of one process.
 
@@ -47,53 +78,66 @@ class KillSwitch:
     It survives ``fork``: a child has to be granted a lease of its own.
 
     Args:
-        url: where the service answers, ``http://host:port``; by default the environment variable HALTLINE_URL.
+        url: where the service answers, ``https://host:port``: one address or several, in a sequence or separated by
+            commas. They are tried in this order, and the one that works is kept to. By default the environment
+            variable HALTLINE_URL.
         token: a worker token; by default the environment variable HALTLINE_TOKEN.
         worker: this process's name in reports, a valid id; by default host and process id.
-        clocks: the machine's clocks, or a test's.
-        connect: makes what carries the lease requests, for tests; by default HTTP to ``url``.
-        background: False renews the lease only in whoever waits for it, for tests with a manual clock.
+        ca: a PEM file of the CA that the service's certificate is from, to be believed instead of the system's CAs; by
+            default the environment variable HALTLINE_CA.
+        plain_http: whether ``http://`` is permitted to another machine than this one; by default the environment
+            variable HALTLINE_PLAIN_HTTP, ``1`` to permit it.
+        stream: whether to hold a lease stream, by which a kill arrives within milliseconds; False asks for one frame at
+            a time, every third of the ttl.
+        driver: what drives it; for tests.
 
     Raises:
-        ConfigurationError: the address or the token is missing or malformed.
+        ConfigurationError: an address, the token or the CA's file is missing, malformed or not permitted.
         InvalidTarget: ``worker`` is not a valid id.
     """
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         token: str | None = None,
         worker: str | None = None,
-        clocks: Clocks | None = None,
-        connect: Callable[[], LeaseTransport] | None = None,
-        background: bool = True,
+        ca: str | os.PathLike[str] | None = None,
+        plain_http: bool | None = None,
+        stream: bool = True,
+        driver: Driver | None = None,
     ) -> None:
         url = url if url is not None else os.environ.get("HALTLINE_URL")
         secret = token if token is not None else os.environ.get("HALTLINE_TOKEN")
+        ca = ca if ca is not None else os.environ.get("HALTLINE_CA") or None
         if not url:
             raise ConfigurationError("no address: give KillSwitch(url) or set HALTLINE_URL")
         if not secret:
             raise ConfigurationError("no token: give KillSwitch(token=...) or set HALTLINE_TOKEN")
         namespace = namespace_of(secret)
-        address = parse_address(url)
-        self._clocks = clocks if clocks is not None else Clocks()
-        self._address = address
+        permitted = plain_http if plain_http is not None else plain_http_of(os.environ)
+        addresses = parse_addresses(url, plain_http=permitted)
+        trust = Trust(os.fspath(ca) if ca is not None else None)
+        driver = driver if driver is not None else Driver()
+        clocks = driver.clocks
+        self._clocks = clocks
+        self._addresses = addresses
 
         def http() -> LeaseTransport:
-            return Transport(address, token=secret, clocks=self._clocks)
+            return Transport(addresses, token=secret, clocks=clocks, trust=trust)
 
         self._refresher = Refresher(
-            connect if connect is not None else http,
+            driver.connect if driver.connect is not None else http,
             worker=worker_name if worker is None else functools.partial(str, check_id(worker, "worker")),
             namespace=namespace,
-            clocks=self._clocks,
-            background=background,
+            clocks=clocks,
+            background=driver.background,
+            stream=stream,
         )
 
     def __repr__(self) -> str:
-        """Return where the service is, never the token."""
-        return f"<KillSwitch {self._address}>"
+        """Return where the service answers, never the token."""
+        return f"<KillSwitch {','.join(map(str, self._addresses))}>"
 
     def run(self, run_id: str, *, tenant: str | None = None, feature: str | None = None, timeout: float = 2.0) -> Run:
         """Return a run, to be entered with ``with`` or ``async with``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from app.config import Config
 from app.domain.access import Role
 from app.factory import create_app, node_of
+from app.service.clocks import Clocks
 from app.service.node import Node
 from app.service.store import Store
 
@@ -113,9 +114,18 @@ def problem(response: TestResponse, code: str) -> dict[str, Any]:
     return told
 
 
-def open_desk(folder: Path, *, store: Store | None = None) -> Desk:
-    """Start a service."""
-    app = create_app(Config(database_url=f"sqlite:///{folder}/haltline.db", log_level="error"), store=store)
+def open_desk(
+    folder: Path,
+    *,
+    store: Store | None = None,
+    url: str | None = None,
+    clocks: Clocks | None = None,
+    config: Config | None = None,
+) -> Desk:
+    """Start a service, on SQLite in ``folder`` unless there is a ``store`` or another database at ``url``."""
+    base = config if config is not None else Config()
+    config = replace(base, database_url=url or f"sqlite:///{folder}/haltline.db", log_level="error")
+    app = create_app(config, store=store, clocks=clocks)
     node = node_of(app)
     tokens = {
         role.value: node.tokens.issue(subject=f"the-{role.value}", role=role, actor="setup").text for role in Role

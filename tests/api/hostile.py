@@ -36,6 +36,7 @@ ROUTES: Final = (
     ("GET", "/v1/log", "read"),
     ("GET", "/v1/log/1", "read"),
     ("GET", "/v1/log/export", "read"),
+    ("GET", "/v1/events", "read"),
     ("POST", "/v1/tokens", "tokens"),
     ("GET", "/v1/tokens", "tokens"),
     ("DELETE", "/v1/tokens/k3v9x0q2m7ab", "tokens"),

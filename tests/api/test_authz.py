@@ -14,7 +14,7 @@ from app.factory import create_app, node_of
 from tests.api.desk import BOUND, WHO, Desk, members, problem
 from tests.unit.service.fakes import MemoryStore
 
-READ, LEASE, KILL, REVIVE, TOKENS = "read", "lease", "kill", "revive", "tokens"
+READ, LEASE, KILL, REVIVE, TOKENS, SETTINGS = "read", "lease", "kill", "revive", "tokens", "settings"
 
 MAY: Final[dict[str, set[str]]] = {
     "observer": {READ},
@@ -24,7 +24,7 @@ MAY: Final[dict[str, set[str]]] = {
     "bound_operator": {READ, KILL},
     "releaser": {READ, REVIVE},
     "gateway": set(),
-    "admin": {READ, LEASE, KILL, REVIVE, TOKENS},
+    "admin": {READ, LEASE, KILL, REVIVE, TOKENS, SETTINGS},
 }
 """Written out by hand, so that a slip in the code's own table is found. The admin is that of an embedded install."""
 
@@ -37,10 +37,14 @@ NEEDS: Final[dict[tuple[str, str], str | None]] = {
     ("get", "/v1/log"): READ,
     ("get", "/v1/log/{seq}"): READ,
     ("get", "/v1/log/export"): READ,
+    ("get", "/v1/events"): READ,
     ("post", "/v1/tokens"): TOKENS,
     ("get", "/v1/tokens"): TOKENS,
     ("delete", "/v1/tokens/{token_id}"): TOKENS,
+    ("get", "/v1/settings"): READ,
+    ("put", "/v1/settings"): SETTINGS,
     ("post", "/v1/lease"): LEASE,
+    ("post", "/v1/acks"): LEASE,
     ("get", "/livez"): None,
     ("get", "/readyz"): None,
     ("get", "/metrics"): None,
@@ -181,5 +185,5 @@ def test_in_production_an_admin_does_not_flip() -> None:
     problem(desk.lease(who="admin"), "forbidden")
     assert desk.call("GET", "/v1/tokens").status_code == 200
     principal = node.tokens.verify(text)
-    assert getattr(principal, "permissions", None) == {Permission.READ, Permission.TOKENS}
+    assert getattr(principal, "permissions", None) == {Permission.READ, Permission.TOKENS, Permission.SETTINGS}
     node.close()

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from haltline import Killed, KillSwitch, Unverified
+from haltline.ports import LeaseStream
 from haltline.renewal import Reply
+from haltline.switch import Driver
 from haltline.verdict import Reason
 from tests.api.desk import Desk
 
@@ -29,6 +31,16 @@ class OverWsgi:
         )
         return Reply(came.status_code, came.headers["Content-Type"], encoded=False, body=came.get_data())
 
+    def stream(self, path: str, body: bytes, *, deadline_s: float) -> LeaseStream:
+        """Only single frames are asked for here."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Nobody waits."""
+
+    def rotate(self) -> None:
+        """There is no other."""
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -38,7 +50,9 @@ def bound(desk: Desk) -> Iterator[KillSwitch]:
     """Return a switch whose token is bound to the tenant acme."""
     token = desk.tokens["bound_worker"]
     with KillSwitch(
-        "http://fake.invalid", token=token, connect=lambda: OverWsgi(desk, token), background=False
+        "https://fake.invalid",
+        token=token,
+        driver=Driver(connect=lambda: OverWsgi(desk, token), background=False),
     ) as made:
         yield made
 

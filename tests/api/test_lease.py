@@ -13,8 +13,9 @@ import marshmallow as ma
 import pytest
 
 from app.api.granting import Asked
-from app.api.lane import asked_by
 from app.api.schemas import LeaseBody
+from app.api.shortcut import asked_by
+from app.service.acks import Ack
 from app.service.frames import LeaseRequest
 from app.service.published import TAIL_LENGTH
 from app.service.store import LogDiverged, StoreUnavailable
@@ -108,8 +109,10 @@ def test_a_worker_that_knows_more(desk: Desk, change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"stream": True}, "stream"),
         ({"stream": 0}, "stream"),
+        ({"stream": 1}, "stream"),
+        ({"stream": "true"}, "stream"),
+        ({"stream": None}, "stream"),
         ({"nonce": ""}, "nonce"),
         ({"nonce": "x" * 129}, "nonce"),
         ({"nonce": 'a"bcdefgh'}, "nonce"),
@@ -127,12 +130,12 @@ def test_a_worker_that_knows_more(desk: Desk, change: dict[str, Any]) -> None:
     ],
 )
 def test_bad_requests(shared: Desk, body: dict[str, Any], field: str) -> None:
-    """Every field of a lease request has its grammar; a stream is refused until there is one."""
+    """Every field of a lease request has its grammar."""
     assert field in problem(shared.lease(**body), "invalid_fields")["errors"]
 
 
 def test_a_missing_stream_is_refused(shared: Desk) -> None:
-    """A request that does not say stream: false asks for a stream."""
+    """A request says whether it wants a stream or one frame: there is no default to be mistaken about."""
     body = {"nonce": "0123456789abcdef", "worker": "w", "instance": "i", "epoch": None, "seq": 0, "hash": None}
     response = shared.call("POST", "/v1/lease", body, who="worker")
     assert "stream" in problem(response, "invalid_fields")["errors"]
@@ -182,11 +185,12 @@ def accepted(data: bytes) -> Asked | None:
     except (ma.ValidationError, InvalidDocument):
         return None
     request = LeaseRequest(loaded["nonce"], loaded["epoch"], loaded["seq"], loaded["hash"])
-    return Asked(request, loaded.get("namespace"))
+    ack = Ack(loaded["worker"], loaded["instance"], loaded["seq"]) if loaded["seq"] else None
+    return Asked(request, loaded.get("namespace"), ack, loaded["stream"])
 
 
-def test_the_lane_takes_exactly_what_the_schema_takes() -> None:
-    """The check in the lane and the documented schema accept the same bodies, and understand them alike."""
+def test_the_shortcut_takes_exactly_what_the_schema_takes() -> None:
+    """The check in the shortcut and the documented schema accept the same bodies, and understand them alike."""
     outcomes = [(asked_by(data), accepted(data), data) for data in bodies()]
     assert [each for each in outcomes if each[0] != each[1]] == []
     taken = sum(asked is not None for asked, _, _ in outcomes)
@@ -194,8 +198,8 @@ def test_the_lane_takes_exactly_what_the_schema_takes() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
-def test_the_lane_and_the_route_answer_alike(desk: Desk, content_type: str) -> None:
-    """What the lane answers and what the route answers differ in nothing; the content type chooses between them."""
+def test_the_shortcut_and_the_route_answer_alike(desk: Desk, content_type: str) -> None:
+    """What the shortcut answers and what the route answers differ in nothing; the content type chooses between them."""
     body = {**WHOLE, "epoch": None, "seq": 0, "hash": None}
     both = [
         desk.call("POST", "/v1/lease", body, who="worker", headers={"Content-Type": each})
@@ -308,6 +312,7 @@ def test_old_positions_are_compared_too(tmp_path: Path) -> None:
         store.append("note", topic="something")
     desk = open_desk(tmp_path, store=store)
     desk.kill()
+    assert desk.node.refresher.wait_beyond(0, 20) is not None  # it has read ten thousand entries first
     position: dict[str, Any] = {"epoch": store.epoch, "seq": old.seq, "hash": old.hash}
     frame = members(desk.lease(**position))
     assert frame["from"] == frame["snapshot"]["seq"] == len(store.rows)

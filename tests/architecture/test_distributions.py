@@ -78,6 +78,13 @@ def test_the_service_wheel_can_migrate(service_wheel: Path) -> None:
     assert migrations <= names
 
 
+def test_the_service_wheel_brings_the_rights_of_its_role(service_wheel: Path) -> None:
+    """Who installs the wheel has the SQL file of the role that the service runs as, word for word."""
+    with zipfile.ZipFile(service_wheel) as archive:
+        brought = archive.read("app/postgres-roles.sql")
+    assert brought == (ROOT / "config/postgres-roles.sql").read_bytes()
+
+
 def test_the_client_wheel_is_enough(client_wheel: Path, tmp_path: Path) -> None:
     """The client's wheel imports with nothing beside it but h11: no other package, no checkout."""
     wheel, beside = tmp_path / "wheel", tmp_path / "beside"

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from app.domain.tokens import Token
-from haltline import CapabilityFrozen, Killed, KillSwitch
-from haltline.canonical import canonical, parse
+from haltline.canonical import canonical
 from haltline.flips import Kill, Position, Revive, parse_entry, parse_stub
-from haltline.renewal import Reply
 from haltline.replica import from_snapshot
+from tests.support.lease_asking import ACKED, ASK, acking, at, code, frame, problem
 from tests.support.lease_services import Fake, LeaseService, Real
-
-ASK: Final[dict[str, Any]] = {
-    "stream": False,
-    "nonce": "0123456789abcdef",
-    "worker": "worker-1",
-    "instance": "instance-1",
-    "namespace": "default",
-    "epoch": None,
-    "seq": 0,
-    "hash": None,
-}
 
 
 @pytest.fixture(scope="module", params=["fake", "real"])
@@ -44,30 +30,6 @@ def name() -> str:
     return f"x-{uuid.uuid4().hex}"
 
 
-def frame(service: LeaseService, **members: Any) -> dict[str, Any]:
-    """Return the frame that a request is answered with."""
-    reply = service.ask(canonical({**ASK, **members}))
-    assert (reply.status, reply.content_type, reply.encoded) == (200, "application/json", False)
-    told = parse(reply.body)
-    assert isinstance(told, dict)
-    return told
-
-
-def at(known: dict[str, Any]) -> dict[str, Any]:
-    """Return the position that a frame brought the client to, as its next request states it."""
-    return {name: known[name] for name in ("epoch", "seq", "hash")}
-
-
-def code(reply: Reply) -> tuple[int, str]:
-    """Return a problem's status and code, after looking at its shape."""
-    assert reply.content_type == "application/problem+json"
-    told = parse(reply.body)
-    assert set(told) >= {"type", "title", "status", "detail", "code"}
-    assert told["status"] == reply.status
-    assert told["type"] == f"urn:haltline:problem:{told['code']}"
-    return reply.status, told["code"]
-
-
 def test_a_frame_answers_this_very_request(service: LeaseService) -> None:
     """Its nonce is the request's, and the truth was read strictly after the request came, each time anew."""
     for number in range(20):
@@ -79,13 +41,13 @@ def test_a_frame_answers_this_very_request(service: LeaseService) -> None:
 
 
 def test_a_first_frame_brings_a_snapshot(service: LeaseService, name: str) -> None:
-    """Holds and marks, at the frame's own position; no entries."""
+    """Holds and marks as they stood where the frame starts, and what happened since."""
     hold = service.kill(f"tenant:{name}")
     told = frame(service)
-    assert told["from"] == told["seq"] == told["snapshot"]["seq"]
-    assert told["hash"] == told["snapshot"]["hash"]
-    assert told["entries"] == []
+    assert told["from"] == told["snapshot"]["seq"] <= told["seq"]
     replica = from_snapshot(told["snapshot"], namespace="default", epoch=told["epoch"])
+    replica = replica.extend(parse_entry(each, namespace="default", epoch=told["epoch"]) for each in told["entries"])
+    assert replica.position == Position(told["seq"], told["hash"])
     assert [each.seq for each in replica.holds[f"tenant:{name}"]] == [hold]
     assert replica.marks[f"tenant:{name}"].last_kill == hold
 
@@ -144,6 +106,9 @@ def test_a_position_of_another_log_is_a_conflict(service: LeaseService, members:
     """A client that has seen more, another history, another epoch or another namespace gets 409 and no frame."""
     known = at(frame(service))
     assert code(service.ask(canonical({**ASK, **known, **members}))) == (409, expected)
+    assert problem(service.stream(canonical({**ASK, **known, **members, "stream": True}))) == (409, expected)
+    acked = {name: {**ASK, **known, **members}[name] for name in ACKED}
+    assert code(service.ack(canonical(acked))) == (409, expected)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +117,16 @@ def test_a_position_of_another_log_is_a_conflict(service: LeaseService, members:
 def test_a_token_that_is_not_known_opens_nothing(service: LeaseService, token: str) -> None:
     """Malformed or unknown: 401, and which of them is not told."""
     assert code(service.ask(canonical(ASK), token=token)) == (401, "unauthenticated")
+    assert problem(service.stream(canonical({**ASK, "stream": True}), token=token)) == (401, "unauthenticated")
+    assert code(service.ack(acking(service), token=token)) == (401, "unauthenticated")
 
 
 def test_a_token_of_another_namespace_is_forbidden(service: LeaseService) -> None:
     """Well formed, but not from here: 403."""
     token = Token("other", "unknown00000", "x" * 43).text
     assert code(service.ask(canonical(ASK), token=token)) == (403, "wrong_namespace")
+    assert problem(service.stream(canonical({**ASK, "stream": True}), token=token)) == (403, "wrong_namespace")
+    assert code(service.ack(acking(service), token=token)) == (403, "wrong_namespace")
 
 
 @pytest.mark.parametrize("missing", ["stream", "nonce", "worker", "instance", "epoch", "seq", "hash"])
@@ -172,8 +141,9 @@ def test_every_member_is_needed(service: LeaseService, missing: str) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        {"stream": True},
         {"stream": 0},
+        {"stream": None},
+        {"stream": "true"},
         {"seq": -1},
         {"seq": "0"},
         {"seq": True},
@@ -189,7 +159,7 @@ def test_every_member_is_needed(service: LeaseService, missing: str) -> None:
     ids=str,
 )
 def test_a_malformed_member_is_refused(service: LeaseService, members: dict[str, Any]) -> None:
-    """Streams too, until there are any: never accepted and ignored."""
+    """Never accepted and ignored."""
     assert code(service.ask(canonical({**ASK, **members}))) == (422, "invalid_fields")
 
 
@@ -197,44 +167,3 @@ def test_a_malformed_member_is_refused(service: LeaseService, members: dict[str,
 def test_what_is_not_json_is_refused(service: LeaseService, body: bytes) -> None:
     """Before anything is looked at."""
     assert code(service.ask(body)) == (400, "malformed_body")
-
-
-@dataclass(frozen=True)
-class Line:
-    """What carries the client's requests to the service."""
-
-    service: LeaseService
-
-    def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:  # noqa: ARG002  # the port's
-        """Ask."""
-        assert path == "/v1/lease"
-        return self.service.ask(body)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-def applied(switch: KillSwitch, seq: int) -> None:
-    """Wait until a client has applied a position; fail after 5 s."""
-    end = time.monotonic() + 5
-    while switch.position.seq < seq:
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def test_the_client_lives_on_either(service: LeaseService, name: str) -> None:
-    """Entering, a freeze, a kill and a blip between two renewals: the same client, the same answers."""
-    with KillSwitch("http://h", token=service.token, connect=lambda: Line(service)) as switch:
-        with switch.run(name, tenant=name) as run, switch.run(f"{name}-2") as other:
-            run.check(name)
-            applied(switch, service.kill(f"capability:{name}"))
-            with pytest.raises(CapabilityFrozen):
-                run.check(name)
-            hold = service.kill(f"tenant:{name}")
-            service.revive(f"tenant:{name}", hold)
-            applied(switch, hold + 1)
-            with pytest.raises(Killed, match=r"killed and revived|killed by"):
-                run.check(name)
-            other.check("read_inbox")
-        with switch.run(name, tenant=name) as run:
-            run.check("read_inbox")

@@ -69,6 +69,7 @@ class Server:
 
     folder: Path
     more: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     token: str = field(default="", repr=False)
 
@@ -87,7 +88,7 @@ class Server:
         """Start it and wait until it is ready."""
         with (self.folder / "out").open("a") as out, (self.folder / "err").open("a") as err:
             self.process = subprocess.Popen(
-                [SERVER, "serve"],
+                [SERVER, "serve", *self.options],
                 cwd=self.folder,
                 env=environment(self.folder, self.port, **self.more),
                 stdout=out,

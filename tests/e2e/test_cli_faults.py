@@ -248,7 +248,7 @@ def test_silence_ends_in_time() -> None:
         ran = run(url, *KILL, "--timeout", "1")
         took = time.monotonic() - began
     assert ran.code == 5
-    assert 1 <= took < 3
+    assert 1 <= took < 6  # the reply would drip for nine
 
 
 def test_hostile_answers_are_inert() -> None:

@@ -120,3 +120,106 @@ def test_an_exchange_ends_by_its_deadline(mode: Mode) -> None:
             switch.close()
             """,
         )
+
+
+def test_a_flip_reaches_a_patched_agent_at_once_and_is_acked() -> None:
+    """Over the stream, while a greenlet hogs the loop; nobody asks for it."""
+    with FaultServer(FakeService(ttl_ms=5_000)) as server:
+
+        def kill() -> None:
+            _asked(server)
+            time.sleep(1)
+            server.service.kill("run:r-1")
+
+        threading.Thread(target=kill, daemon=True).start()
+        agent(
+            server,
+            """
+            run.arm()
+            applied = 0.0
+            begun = time.monotonic()
+            while time.monotonic() < begun + 10 and not applied:
+                block(0.05)
+                if switch.position.seq > run.armed_seq:
+                    applied = time.monotonic()
+            assert applied, "the kill never came"
+            gevent.sleep(0.5)
+            begun = time.monotonic()
+            switch.close()
+            assert time.monotonic() - begun < 1, "closing waited for the next frame"
+            """,
+        )
+        assert set(server.service.acks.values()) == {2}
+
+
+def _asked(server: FaultServer) -> None:
+    while not server.service.requests:
+        time.sleep(0.01)
+
+
+def test_a_patched_agent_gets_a_stream_of_its_own_time() -> None:
+    """A greenlet that cannot wait has the open stream, which keeps no lease any more, given up."""
+    with FaultServer(FakeService(ttl_ms=5_000)) as server:
+        agent(
+            server,
+            """
+            import time as clocks
+            from haltline.clocks import LEASE_CLOCK, Clocks
+            from haltline.switch import Driver
+            slept = 0
+            def gettime_ns(clock):
+                return clocks.clock_gettime_ns(clock) + (slept if clock in (LEASE_CLOCK, clocks.CLOCK_REALTIME) else 0)
+            moved = Clocks(gettime=lambda clock: gettime_ns(clock) / 1e9, gettime_ns=gettime_ns)
+            switch = KillSwitch(sys.argv[1], token=sys.argv[2], driver=Driver(moved))
+            run = switch.run("r-1")
+            run.arm()
+            slept = 6_000_000_000
+            begun = time.monotonic()
+            run.ensure(3)
+            assert time.monotonic() - begun < 0.8
+            switch.close()
+            """,
+        )
+
+
+def test_another_log_is_said_loudly_without_the_loop() -> None:
+    """One line on the log, though a greenlet holds the handler's lock while the loop is blocked; then it goes on."""
+    with FaultServer(FakeService(ttl_ms=400)) as server:
+        original = server.service
+        foreign = FakeService(ttl_ms=400)
+        foreign.token = original.token
+
+        def swap() -> None:
+            _asked(server)
+            time.sleep(0.7)
+            server.service = foreign
+            original.end_streams()
+            time.sleep(1.2)
+            server.service = original
+            foreign.end_streams()
+
+        threading.Thread(target=swap, daemon=True).start()
+        agent(
+            server,
+            """
+            import io, logging
+            told = io.StringIO()
+            handler = logging.StreamHandler(told)
+            logging.getLogger("haltline").addHandler(handler)
+            logging.getLogger("haltline").propagate = False
+            run.arm()
+            with handler.lock:
+                until = time.monotonic() + 10
+                while switch.live and time.monotonic() < until:
+                    block(0.02)
+                assert not switch.live, "the foreign log was never met"
+                while not switch.live and time.monotonic() < until:
+                    block(0.02)
+                assert switch.live, "the thread that renews waits for a log handler"
+                assert told.getvalue() == ""
+            while not told.getvalue() and time.monotonic() < until:
+                gevent.sleep(0.02)
+            assert told.getvalue().count("no run may go on (foreign)") == 1, told.getvalue()
+            switch.close()
+            """,
+        )

@@ -9,10 +9,11 @@ from typing import Final
 import pytest
 
 from haltline import ConfigurationError, KillSwitch, Reason, ServiceError, Unverified
+from haltline.address import Address, parse_address
 from haltline.clocks import Clocks
 from haltline.renewal import Reply
 from haltline.testing import FakeService
-from haltline.transport import Address, Transport, parse_address
+from haltline.transport import Transport
 from tests.support.fault_server import FaultServer, Mode
 
 TTL_S: Final = 0.4
@@ -34,7 +35,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture
 def transport(server: FaultServer) -> Iterator[Transport]:
     """Return a connection to it."""
-    made = Transport(parse_address(server.url), token=server.service.token, clocks=Clocks())
+    made = Transport([parse_address(server.url)], token=server.service.token, clocks=Clocks())
     yield made
     made.close()
 
@@ -119,7 +120,7 @@ def test_nothing_is_followed_decoded_or_proxied(
 def test_a_name_is_tried_address_by_address(server: FaultServer) -> None:
     """Localhost may stand for ::1 first, where nobody listens."""
     port = parse_address(server.url).port
-    transport = Transport(parse_address(f"http://localhost:{port}"), token=server.service.token, clocks=Clocks())
+    transport = Transport([parse_address(f"http://localhost:{port}")], token=server.service.token, clocks=Clocks())
     came, _ = post(transport, 5)
     transport.close()
     assert isinstance(came, Reply)
@@ -130,7 +131,7 @@ def test_a_name_that_no_host_can_have(host: str) -> None:
     """Is refused in the address, and an exchange with it fails as any other: no thread dies of it."""
     with pytest.raises(ConfigurationError, match="host"):
         parse_address(f"http://{host}:8787")
-    transport = Transport(Address(host, 8787), token="t", clocks=Clocks())
+    transport = Transport([Address(host, 8787)], token="t", clocks=Clocks())
     came, _ = post(transport, 1)
     assert isinstance(came, ServiceError)
     assert not came.sent
@@ -138,7 +139,7 @@ def test_a_name_that_no_host_can_have(host: str) -> None:
 
 def test_unreachable_says_that_nothing_was_sent(server: FaultServer) -> None:
     """And a broken reply says that something may have been."""
-    transport = Transport(parse_address(server.url), token=server.service.token, clocks=Clocks())
+    transport = Transport([parse_address(server.url)], token=server.service.token, clocks=Clocks())
     server.mode = Mode.RESET
     came, _ = post(transport, 1)
     assert isinstance(came, ServiceError)

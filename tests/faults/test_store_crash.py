@@ -152,8 +152,8 @@ def test_no_acknowledgement_before_the_disk_has_it(tmp_path: Path) -> None:
     assert written >= 40
 
 
-def test_a_disk_that_fails_at_the_commit_is_unknown_and_then_repeated(tmp_path: Path) -> None:
-    """No room at the commit: never a false success; the log stays whole, and the same flip_id is one entry later."""
+def test_a_disk_that_is_full_at_the_commit_is_certain(tmp_path: Path) -> None:
+    """No room at the commit: never a false success; what was said not to be done was not, whichever write failed."""
     script = f"""
 import resource, signal
 from app.service.store import Committed, OutcomeUnknown, StoreUnavailable
@@ -166,16 +166,19 @@ _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 failed, seqs = set(), []
 for number in range(60):
     order = kill_order(f"run:r-{{number}}", flip_id=f"f-{{number}}")
+    refused = False
     if number % 3 == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096 * (number // 3 + 1), hard))
         try:
             seqs.append(store.kill(order).row.position.seq)
         except (OutcomeUnknown, StoreUnavailable) as error:
+            refused = True
             failed.add(type(error).__name__)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
     done = store.kill(order)
     assert isinstance(done, Committed)
+    assert not (refused and done.replayed)
     seqs.append(done.row.position.seq)
 store.close()
 assert sorted(set(seqs)) == list(range(2, 62)), seqs
@@ -185,7 +188,7 @@ print(sorted(failed))
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "OutcomeUnknown" in done.stdout, done.stdout
+    assert done.stdout == "['StoreUnavailable']\n"
     place = Place(f"sqlite:///{tmp_path / 'haltline.db'}", "")
     with closing(place.opened()) as store:
         assert len(_whole(store)) == 61

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from app.service.store import Store
 from app.storage.migrate import upgrade
+from app.storage.postgres import PostgresDatabase
+from tests.support.hasty import TIMEOUT
 from tests.support.places import Place
 from tests.support.postgres import SERVICE, PostgresServer
 
@@ -84,3 +88,25 @@ def store(place: Place) -> Iterator[Store]:
     opened = place.opened()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def hasty_store(postgres_place: Place) -> Iterator[Store]:
+    """An impatient store with a log on PostgreSQL."""
+    with closing(postgres_place.opened(timeout=TIMEOUT)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def hasty_database(postgres_place: Place) -> Iterator[PostgresDatabase]:
+    """The same database, one layer below, with the log begun."""
+    postgres_place.opened().close()
+    with closing(PostgresDatabase(make_url(postgres_place.url), timeout=TIMEOUT)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other_server() -> Iterator[PostgresServer]:
+    """A server that a test may restart or freeze for good."""
+    with closing(PostgresServer()) as server:
+        yield server

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 import haltline
 from haltline import Halt, KillSwitch, Run
 from haltline.clocks import Clocks
-from haltline.renewal import Reply
+from haltline.switch import Driver
 from haltline.testing import FakeService, fake_switch
-from tests.support.lines import Line
+from tests.support.lines import Held, Line
 
 JOSTLER: Final = "jostler"
 
@@ -153,18 +153,19 @@ class Recorder(Line):
 
     asker: tuple[str, str] = ("", "")
 
-    def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:
-        """Return the service's reply."""
+    def stream(self, path: str, body: bytes, *, deadline_s: float) -> Held:
+        """Return the service's stream."""
         asked = json.loads(body)
         self.asker = (asked["worker"], asked["instance"])
-        return super().post(path, body, deadline_s=deadline_s, limit=limit)
+        return super().stream(path, body, deadline_s=deadline_s)
 
 
 def identity() -> dict[str, Any]:
     """Return as whom a process and its child ask, and the child's process id."""
     line = Recorder(FakeService())
     token = line.service.token
-    with KillSwitch("http://fake.invalid", token=token, connect=lambda: line) as switch, switch.run("r-1") as run:
+    driver = Driver(connect=lambda: line)
+    with KillSwitch("https://fake.invalid", token=token, driver=driver) as switch, switch.run("r-1") as run:
         parent = line.asker
 
         def tell(run: Run) -> dict[str, Any]:
@@ -183,8 +184,8 @@ def main() -> None:
         return
     stopped = 0
     done = threading.Event()
-    clocks = Clocks(gettime=slow_for_jostlers) if case == "many" else None
-    with KillSwitch(clocks=clocks) as switch, switch.run("r-1", timeout=5) as run:
+    clocks = Clocks(gettime=slow_for_jostlers) if case == "many" else Clocks()
+    with KillSwitch(driver=Driver(clocks)) as switch, switch.run("r-1", timeout=5) as run:
 
         def work() -> None:
             nonlocal stopped

@@ -179,9 +179,17 @@ def _beyond_schema(case: Case) -> bool:
         return "tenants" in members and members.get("role") not in ("worker", "operator")
     if label == "POST /v1/lease" and isinstance(members, dict):
         return members.get("seq") != 0 and None in (members.get("epoch"), members.get("hash"))
+    return _beyond_query(label, case)
+
+
+def _beyond_query(label: str, case: Case) -> bool:
+    """Return the same for what stands in a path, a query or a header."""
     if label == "GET /v1/log/export":
         low, high = str(case.query.get("from", 1)), str(case.query.get("to"))
         return low.isdigit() and high.isdigit() and int(low) > int(high)
+    if label == "GET /v1/events":
+        header, query = case.headers.get("Last-Event-ID"), case.query.get("after")
+        return header is not None and query is not None and str(header) != str(query)
     if label == "GET /v1/flags/{scope}/{id}" and case.path_parameters.get("scope") == Scope.CAPABILITY:
         named = str(case.path_parameters.get("id"))
         return named != named.lower()

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from werkzeug.test import TestResponse
+
+from haltline.clocks import Clocks
+from haltline.errors import ServiceError
 from haltline.renewal import Reply
 from haltline.testing import FakeService
 from tests.api.desk import Desk, members, open_desk
+
+
+class Streamed(Protocol):
+    """The reply to a request for a stream."""
+
+    status: int
+    content_type: str
+    encoded: bool
+
+    def line(self, *, deadline_s: float, limit: int) -> bytes | None:
+        """Return the next frame without its end; None at the stream's end."""
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole body of a problem."""
+
+    def interrupt(self) -> None:
+        """Leave it."""
 
 
 class LeaseService(Protocol):
@@ -20,6 +42,12 @@ class LeaseService(Protocol):
 
     def ask(self, body: bytes, *, token: str | None = None) -> Reply:
         """Send a lease request, by default with the worker's token."""
+
+    def stream(self, body: bytes, *, token: str | None = None) -> Streamed:
+        """Send a request for a stream."""
+
+    def ack(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Send an ack."""
 
     def kill(self, target: str) -> int:
         """Kill a target and return the hold's seq."""
@@ -44,6 +72,14 @@ class Fake:
     def ask(self, body: bytes, *, token: str | None = None) -> Reply:
         """Call it."""
         return self._service.answer(body, token=self.token if token is None else token)
+
+    def stream(self, body: bytes, *, token: str | None = None) -> Streamed:
+        """Call it; the stream is dated on the machine's clocks, as time passes on them."""
+        return self._service.stream(body, token=self.token if token is None else token, clocks=Clocks())
+
+    def ack(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Call it."""
+        return self._service.ack(body, token=self.token if token is None else token)
 
     def kill(self, target: str) -> int:
         """Kill."""
@@ -70,14 +106,23 @@ class Real:
 
     def ask(self, body: bytes, *, token: str | None = None) -> Reply:
         """Post it."""
-        came = self._desk.client.post(
-            "/v1/lease",
+        return _whole(self._post("/v1/lease", body, token))
+
+    def stream(self, body: bytes, *, token: str | None = None) -> Streamed:
+        """Post it, and leave the body to be read line by line."""
+        return _OverWsgi(self._post("/v1/lease", body, token))
+
+    def ack(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Post it."""
+        return _whole(self._post("/v1/acks", body, token))
+
+    def _post(self, path: str, body: bytes, token: str | None) -> TestResponse:
+        return self._desk.client.post(
+            path,
             data=body,
             content_type="application/json",
             headers={"Authorization": f"Bearer {self.token if token is None else token}"},
         )
-        kind = came.headers.get("Content-Type", "")
-        return Reply(came.status_code, kind, "Content-Encoding" in came.headers, came.get_data())
 
     def kill(self, target: str) -> int:
         """Kill, as an operator."""
@@ -98,3 +143,42 @@ class Real:
     def close(self) -> None:
         """End it."""
         self._desk.close()
+
+
+def _whole(came: TestResponse) -> Reply:
+    kind = came.headers.get("Content-Type", "")
+    return Reply(came.status_code, kind, "Content-Encoding" in came.headers, came.get_data())
+
+
+class _OverWsgi:
+    """A stream of the real service, read from its generator; a wait for a frame cannot be bounded or interrupted."""
+
+    def __init__(self, came: TestResponse) -> None:
+        self.status = came.status_code
+        self.content_type = came.headers.get("Content-Type", "")
+        self.encoded = "Content-Encoding" in came.headers
+        self._came = came
+        self._lines = self._split()
+        self._left = False
+
+    def line(self, *, deadline_s: float, limit: int) -> bytes | None:  # noqa: ARG002  # see the class
+        """Return the next frame."""
+        if self._left:
+            self._came.close()
+            raise ServiceError("the stream was interrupted", sent=True)
+        return next(self._lines, None)
+
+    def read(self, limit: int) -> bytes:  # noqa: ARG002  # it is a test's
+        """Return the whole body."""
+        return self._came.get_data()
+
+    def interrupt(self) -> None:
+        """Have the next wait end."""
+        self._left = True
+
+    def _split(self) -> Iterator[bytes]:
+        rest = b""
+        for chunk in self._came.iter_encoded():
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        assert rest == b"", "a stream ends between two frames"

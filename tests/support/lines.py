@@ -3,52 +3,110 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from haltline import KillSwitch
+from haltline.acks import ACKS_PATH
+from haltline.clocks import Clocks
 from haltline.errors import ServiceError
 from haltline.renewal import Reply
+from haltline.switch import Driver
 from haltline.testing import FakeService
+from haltline.testing.streams import FakeStream
 
 
 class Line:
     """A line to a fake service.
 
     Attributes:
-        open: while cleared, requests wait in the line, as in a network that swallows packets.
-        asked: how many requests were begun.
+        open: while cleared, requests and frames wait in the line, as in a network that swallows packets.
+        asked: how many lease requests were begun.
+        posted: how many of them asked for one frame.
         closed: how often the line was given back.
-        broken: raised instead of an answer, as a bug of the transport would.
+        interrupted: how often whoever reads was woken.
+        rotated: how often the service was given up.
+        broken: raised instead of an answer or a frame, as a bug of the transport would.
     """
 
     def __init__(self, service: FakeService) -> None:
         self.service = service
         self.open = threading.Event()
         self.open.set()
-        self.asked = 0
-        self.closed = 0
+        self.asked = self.posted = self.closed = self.interrupted = self.rotated = 0
         self.broken: BaseException | None = None
+        self.reading: FakeStream | None = None
 
     def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:  # noqa: ARG002  # the port's
         """Return the service's reply."""
-        self.asked += 1
-        if not self.open.wait(deadline_s):
-            raise ServiceError("no whole reply in time", sent=True)
-        if self.broken is not None:
-            raise self.broken
+        if path == ACKS_PATH:
+            return self.service.ack(body, token=self.service.token)
+        self.posted += 1
+        self._begin(deadline_s)
         return self.service.answer(body, token=self.service.token)
+
+    def stream(self, path: str, body: bytes, *, deadline_s: float) -> Held:  # noqa: ARG002  # the port's
+        """Return the service's stream."""
+        self._begin(deadline_s)
+        self.reading = self.service.stream(body, token=self.service.token, clocks=Clocks())
+        return Held(self, self.reading)
+
+    def interrupt(self) -> None:
+        """Wake whoever reads."""
+        self.interrupted += 1
+        if self.reading is not None:
+            self.reading.interrupt()
+
+    def rotate(self) -> None:
+        """Count it."""
+        self.rotated += 1
 
     def close(self) -> None:
         """Give the line back."""
         self.closed += 1
 
+    def _begin(self, deadline_s: float) -> None:
+        self.asked += 1
+        if not self.open.wait(deadline_s):
+            raise ServiceError("no whole reply in time", sent=True)
+        if self.broken is not None:
+            raise self.broken
+
+
+class Held:
+    """A stream on a line that may be held up."""
+
+    def __init__(self, line: Line, stream: FakeStream) -> None:
+        self._line = line
+        self._stream = stream
+        self.status, self.content_type, self.encoded = stream.status, stream.content_type, stream.encoded
+
+    def line(self, *, deadline_s: float, limit: int) -> bytes | None:
+        """Return the next frame once the line is open."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end and self._stream.open:
+            if not self._line.open.wait(0.005):
+                continue
+            if self._line.broken is not None:
+                raise self._line.broken
+            if self._stream.wait(0.005):
+                return self._stream.line(deadline_s=1, limit=limit)
+        raise ServiceError("no frame in time", sent=True)
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole body."""
+        return self._stream.read(limit)
+
 
 def connected(line: Line) -> KillSwitch:
     """Return a switch on this line as in production: a background thread, and the machine's clocks."""
-    return KillSwitch("http://fake.invalid", token=line.service.token, worker="worker-1", connect=lambda: line)
+    return _switch(line, background=True)
 
 
 def quiet(line: Line) -> KillSwitch:
     """Return a switch on this line and the machine's clocks that renews only in whoever waits for it."""
-    return KillSwitch(
-        "http://fake.invalid", token=line.service.token, worker="worker-1", connect=lambda: line, background=False
-    )
+    return _switch(line, background=False)
+
+
+def _switch(line: Line, *, background: bool) -> KillSwitch:
+    driver = Driver(connect=lambda: line, background=background)
+    return KillSwitch("https://fake.invalid", token=line.service.token, worker="worker-1", driver=driver)

@@ -24,8 +24,9 @@ Four rungs, from the narrowest button to the broadest:
   global       stop the world                        haltline kill global --reason "..."
 
 \b
-Settings, the first found wins: options, then HALTLINE_URL and HALTLINE_TOKEN, then url and token in the file
-that HALTLINE_CONFIG names (~/.config/haltline/config.toml). The token is never an argument.
+Settings, the first found wins: options, then HALTLINE_URL, HALTLINE_TOKEN, HALTLINE_CA and HALTLINE_PLAIN_HTTP,
+then url, token, ca and plain_http in the file that HALTLINE_CONFIG names (~/.config/haltline/config.toml). The token
+is never an argument. Name every control lane, separated by commas: --url https://one:8787,https://two:8787
 
 \b
 Exit codes:
@@ -161,20 +162,27 @@ def flags(scope: str | None, identifier: str | None, **options: Any) -> None:
 @click.option("--target", metavar="TARGET", help="Flips of this target, as in run:r-42.")
 @click.option("--actor", metavar="SUBJECT", help="Entries of this subject.")
 @click.option("--kind", type=click.Choice(["kill", "revive", "note"]), help="Entries of this kind.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), help="The newest so many (default 50).")
+@click.option("-f", "--follow", is_flag=True, help="Show what happens from now on, as it happens, until Ctrl-C.")
+@click.option("--after", type=click.IntRange(0), metavar="SEQ", help="With --follow: begin behind this entry.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="With --follow: end when N entries were shown.")
 @common_options
 def log(**options: Any) -> None:
     """Show what happened, newest last.
+
+    With --follow every entry is proven to follow the one before, and a connection that is lost is made again without a
+    gap. It ends with 1, and says so loudly, if the log does not hold together.
 
     \b
     Examples:
       haltline log --since 2h
       haltline log --target run:r-42 --kind kill
       haltline log --json --limit 1000 | jq -r .reason
+      haltline log --follow --json --after 1234
     """
 
     def work(session: Session) -> Exit:
-        from haltline.cli.log import Filters, moment_of
+        from haltline.cli.log import DEFAULT_LIMIT, Filters, moment_of
         from haltline.cli.log import log as command
 
         now = datetime.now(UTC)
@@ -186,9 +194,18 @@ def log(**options: Any) -> None:
                     raise Ended(Exit.USAGE, f"--{name}: {error}") from None
         if given["target"] is not None:
             given["target"] = str(target_of(given["target"], None))
-        return command(session, Filters(**given), limit=limit)
+        if following:
+            from haltline.cli.follow import follow
 
-    limit = options.pop("limit")
+            if limit is not None or given["until"] is not None:
+                raise Ended(Exit.USAGE, "--limit and --until look back: with --follow use --after, --since and --count")
+            return follow(session, Filters(**given), after=after, count=count)
+        if after is not None or count is not None:
+            raise Ended(Exit.USAGE, "--after and --count need --follow")
+        return command(session, Filters(**given), limit=limit if limit is not None else DEFAULT_LIMIT)
+
+    limit, following = options.pop("limit"), options.pop("follow")
+    after, count = options.pop("after"), options.pop("count")
     given = {name: options.pop(name) for name in ("since", "until", "scope", "target", "actor", "kind")}
     carry_out(options, work)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from haltline.canonical import parse
 from haltline.cli.settings import Settings
@@ -15,6 +15,10 @@ from haltline.transport import Transport
 
 MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
 """The largest reply that is read whole: the holds of one target are in it, all of them."""
+
+
+WRONG_LANE: Final = "wrong_lane"
+"""The code of the problem by which a lane says that the request is for the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Send: TypeAlias = Callable[[Ask, float], Answer]
-"""Sends a request and returns the whole reply within so many seconds, or raises ServiceError."""
-
-
 class Body(Protocol):
-    """The head of a reply, and its body as it comes: :class:`haltline.transport.Response`, or a fake."""
+    """The head of a reply, and its body as it comes: :class:`haltline.http1.Response`, or a fake."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -70,17 +70,17 @@ class Body(Protocol):
 
 
 class Wire(Protocol):
-    """What carries requests to a service: HTTP, or a fake."""
+    """What carries requests to one address of a service: HTTP, or a fake."""
 
     def send(self, ask: Ask, deadline_s: float, /) -> Answer:
         """Send a request and return its whole reply, or raise ServiceError."""
 
-    def stream(self, ask: Ask, deadline_s: float, /) -> AbstractContextManager[Body]:
+    def stream(self, ask: Ask, deadline_s: float, idle_s: float, /) -> AbstractContextManager[Body]:
         """Send a request and yield the head of its reply, or raise ServiceError."""
 
 
 class HttpWire:
-    """HTTP to one service. Each request has a connection of its own, so that ``sent`` of an error is never in doubt.
+    """HTTP to one address. Each request has a connection of its own, so that ``sent`` of an error is never in doubt.
 
     Args:
         settings: where the service is and who asks.
@@ -104,22 +104,24 @@ class HttpWire:
             return answer_of(response, response.read(MAX_REPLY_BYTES))
 
     @contextmanager
-    def stream(self, ask: Ask, deadline_s: float, /) -> Iterator[Body]:
+    def stream(self, ask: Ask, deadline_s: float, idle_s: float, /) -> Iterator[Body]:
         """Send a request and yield the head of its reply; the body may take long, but never pauses for so long.
 
         Args:
             ask: the request.
-            deadline_s: for how long the head may take, and each part of the body, seconds.
+            deadline_s: for how long the head may take, seconds.
+            idle_s: for how long each part of the body may take, seconds.
 
         Raises:
             ServiceError: the head did not come in time.
         """
         with self._opened() as transport:
-            yield transport.request(ask.method, ask.path, headers=ask.headers, deadline_s=deadline_s, idle_s=deadline_s)
+            yield transport.request(ask.method, ask.path, headers=ask.headers, deadline_s=deadline_s, idle_s=idle_s)
 
     @contextmanager
     def _opened(self) -> Iterator[Transport]:
-        transport = Transport(self._settings.address, token=self._settings.token, clocks=self._clocks)
+        settings = self._settings
+        transport = Transport(settings.addresses, token=settings.token, clocks=self._clocks, trust=settings.trust)
         try:
             yield transport
         finally:
@@ -156,3 +158,19 @@ def told(answer: Answer) -> str:
         wrong = (f"{name}: {' '.join(map(str, each))}" for name, each in errors.items() if isinstance(each, list))
         said = f"{said} {' '.join(wrong)}"
     return said
+
+
+def code_of(answer: Answer) -> str | None:
+    """Return the code of a problem; None where the answer is none of the service's."""
+    code = (answer.members or {}).get("code")
+    return code if isinstance(code, str) else None
+
+
+def elsewhere(answer: Answer) -> bool:
+    """Return whether another address may answer a question better: this one is no service, cannot, or is a worker lane.
+
+    A worker lane says of a question that it is the control lane's.
+    """
+    if answer.status < 400:
+        return answer.members is None
+    return answer.status >= 500 or answer.status == 429 or code_of(answer) in (None, WRONG_LANE)

@@ -69,13 +69,13 @@ def status(session: Session) -> Exit:
     ready = session.get("/readyz", accept=(200, 503))
     fresh = ready.status == 200 and (ready.members or {}).get("status") == "ready"
     screen = session.screen
-    screen.say(f"service    {session.settings.address}, namespace {session.settings.namespace}")
+    screen.say(f"service    {session.wire.address}, namespace {session.settings.namespace}")
     if fresh:
         screen.say(f"fresh      yes: it read its log {(ready.members or {}).get('age_ms')} ms ago", style="green")
     else:
         screen.say(f"fresh      NO: {told(ready)}", style="bold red")
     answer = session.get(f"/v1/flags?limit={_SHOWN}", accept=(200,) if fresh else (200, 503))
-    known = {"fresh": fresh, "url": str(session.settings.address), "namespace": session.settings.namespace}
+    known = {"fresh": fresh, "url": session.wire.address, "namespace": session.settings.namespace}
     if answer.status != 200:
         screen.say(f"killed     cannot be read: {told(answer)}")
         screen.json(_done(known))

@@ -6,17 +6,19 @@ without flipping twice. Once an attempt may have reached the service, nothing bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
-from haltline.cli.exchange import Answer, Ask, Send, told
+from haltline.cli.exchange import WRONG_LANE, Answer, Ask, told
+from haltline.cli.ways import Way
 from haltline.errors import ServiceError
 from haltline.flips import is_epoch, is_hash, is_moment
 from haltline.scopes import Target
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 1.0
+_PERSIST_S: Final = 2.0
 _SHORTEST_TRY_S: Final = 0.5
 
 
@@ -81,43 +83,99 @@ Outcome: TypeAlias = Done | Refused | NotDone | Unknown
 
 
 def send_flip(
-    flip: Flip, send: Send, *, timeout_s: float, now: Callable[[], float], sleep: Callable[[float], None]
+    flip: Flip, ways: Sequence[Way], *, timeout_s: float, now: Callable[[], float], sleep: Callable[[float], None]
 ) -> Outcome:
-    """Send a flip, and again if its reply is lost, until its outcome is known or the time is up.
+    """Send a flip, by each way in turn and again if its reply is lost, until its outcome is known or the time is up.
 
     Args:
         flip: what to send.
-        send: sends one request, each on a connection of its own.
+        ways: the addresses to send it to, in the order in which to try; each request has a connection of its own.
         timeout_s: for how long in all, seconds.
         now: reads a clock that is never set, seconds.
         sleep: waits so many seconds.
     """
-    until = now() + timeout_s
-    doubt: Unknown | None = None
-    pause = _FIRST_PAUSE_S
-    last: NotDone | Unknown = NotDone(f"no answer within {timeout_s:g} s")
     try:
-        while (left := until - now()) > 0:
-            # A hanging first attempt must leave time for a second one.
-            share = left if doubt is not None or left <= 2 * _SHORTEST_TRY_S else left / 2
-            outcome = _attempt(flip, send, share, now)
-            if isinstance(outcome, Done):
-                return outcome
-            if isinstance(outcome, Refused):
-                return _in_doubt(outcome, doubt, flip)
-            if isinstance(outcome, _Wrong):
-                return Unknown(outcome.said)
-            last = outcome
-            if isinstance(outcome, Unknown):
-                doubt = outcome
-            elif isinstance(outcome, _Unreached) and doubt is None:
-                return NotDone(outcome.said)
-            sleep(max(0.0, min(pause, until - now())))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return _Sending(flip, ways, until=now() + timeout_s, now=now, sleep=sleep).outcome()
     except KeyboardInterrupt:
         # Where the signal came is not known: perhaps after the last byte was sent.
         return Unknown("interrupted before the answer was known")
-    return doubt if doubt is not None else last
+
+
+class _Sending:
+    """One flip being sent, round after round over the ways that are not useless yet."""
+
+    def __init__(
+        self,
+        flip: Flip,
+        ways: Sequence[Way],
+        *,
+        until: float,
+        now: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._flip = flip
+        self._ways = [*ways]
+        self._several = len(ways) > 1
+        self._until = until
+        self._now = now
+        self._sleep = sleep
+        self._doubt: Unknown | None = None
+        self._refused: Refused | None = None
+        self._said: dict[str, str] = {}
+
+    def outcome(self) -> Outcome:
+        """Send it, and return what came of it."""
+        began = self._now()
+        pause, first = _FIRST_PAUSE_S, True
+        while self._now() < self._until:
+            unreached, ended = self._round(first=first)
+            if ended is not None:
+                return ended
+            if not self._ways:
+                break
+            # Nobody there at all: a lane that is being restarted is back in a moment, a wrong address never is.
+            if self._doubt is None and unreached == len(self._ways) and self._now() - began >= _PERSIST_S:
+                break
+            first = False
+            self._sleep(max(0.0, min(pause, self._until - self._now())))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        if self._doubt is not None:
+            return self._doubt
+        if self._refused is not None and not self._ways:
+            return self._refused
+        return NotDone("; ".join(self._said.values()) or f"no answer within {self._until - began:g} s")
+
+    def _round(self, *, first: bool) -> tuple[int, Outcome | None]:
+        """Try each way once; return how many were not reached, and the outcome if it is known."""
+        unreached = 0
+        ways = [*self._ways]
+        for number, way in enumerate(ways):
+            left = self._until - self._now()
+            if left <= 0:
+                break
+            outcome = _attempt(self._flip, way, self._share(left, len(ways) - number, first=first), self._now)
+            if isinstance(outcome, Done):
+                return unreached, outcome
+            if self._several:
+                outcome = replace(outcome, said=way.told(outcome.said))
+            self._said[way.address] = outcome.said
+            if isinstance(outcome, Refused):
+                if _about_the_flip(outcome) or (self._doubt is not None and not self._several):
+                    return unreached, _in_doubt(outcome, self._doubt, self._flip)
+                self._refused = self._refused or outcome
+                self._ways.remove(way)
+            elif isinstance(outcome, Unknown):
+                self._doubt = outcome
+                if isinstance(outcome, _Wrong):
+                    self._ways.remove(way)
+            elif isinstance(outcome, _Unreached):
+                unreached += 1
+        return unreached, None
+
+    def _share(self, left: float, ways: int, *, first: bool) -> float:
+        """Return how long an attempt may take: a hanging one must leave time for each way, and for a second round."""
+        again = 1 if self._doubt is None or (first and self._several) else 0
+        return left / (ways + again) if left > 2 * _SHORTEST_TRY_S else left / ways
 
 
 class _Wrong(Unknown):
@@ -128,9 +186,9 @@ class _Unreached(NotDone):
     """No connection: not one byte was sent."""
 
 
-def _attempt(flip: Flip, send: Send, deadline_s: float, now: Callable[[], float]) -> Outcome:
+def _attempt(flip: Flip, way: Way, deadline_s: float, now: Callable[[], float]) -> Outcome:
     try:
-        answer = send(flip.ask, deadline_s)
+        answer = way.wire.send(flip.ask, deadline_s)
     except ServiceError as error:
         return Unknown(str(error)) if error.sent else _Unreached(str(error))
     arrived = now()
@@ -152,6 +210,14 @@ def _declined(answer: Answer) -> Refused | NotDone | Unknown:
     if answer.status >= 400:
         return Refused(answer.status, told(answer), members)
     return _Wrong(told(answer))
+
+
+def _about_the_flip(refused: Refused) -> bool:
+    """Return whether the service itself refused the flip, which it would at every address.
+
+    A worker lane refuses every flip; and what gives no code of the service's is something else that answers there.
+    """
+    return isinstance(refused.members.get("code"), str) and refused.members["code"] != WRONG_LANE
 
 
 def _in_doubt(refused: Refused, doubt: Unknown | None, flip: Flip) -> Outcome:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
 from haltline.canonical import canonical
-from haltline.cli.exchange import Ask
+from haltline.cli.exchange import WRONG_LANE, Ask
 from haltline.cli.exits import Ended, Exit
 from haltline.cli.flipping import Done, Flip, NotDone, Refused, hold_seqs, send_flip
-from haltline.cli.session import REACH, Session, words_of
+from haltline.cli.session import CONTROL, REACH, Session, words_of
 from haltline.errors import InvalidDocument, InvalidTarget
 from haltline.scopes import Target, check_id
 
@@ -35,11 +36,11 @@ def kill(session: Session, target: Target, *, reason: str, flip_id: str | None, 
     key = flip_id_of(flip_id)
     body = body_of({"target": str(target), "reason": reason, "flip_id": key})
     flip = Flip("kill", target, key, Ask("POST", PATH, body))
-    wire = session.wire
-    outcome = send_flip(flip, wire.send, timeout_s=session.left_s, now=session.now, sleep=session.sleep)
+    ways = session.ways
+    outcome = send_flip(flip, ways, timeout_s=session.left_s, now=session.now, sleep=session.sleep)
     if not isinstance(outcome, Done):
         again = session.again("kill", *words_of(target), "--reason", reason, "--flip-id", key)
-        raise _not_killed(flip, outcome, again)
+        raise _not_killed(flip, outcome, again, by_hand(target, reason))
     members = outcome.members
     if members["seq"] not in (hold_seqs(members) or ()):
         raise _released_since(flip, members)
@@ -82,6 +83,11 @@ def body_of(members: Mapping[str, Any]) -> bytes:
         raise Ended(Exit.USAGE, f"--reason: {error}") from None
 
 
+def by_hand(target: Target, reason: str) -> str:
+    """Return the line that kills a target straight on the database, where no control lane answers."""
+    return shlex.join(("haltline-server", "kill", *words_of(target), "--reason", reason))
+
+
 def _show(session: Session, flip: Flip, done: Done) -> None:
     screen, members = session.screen, done.members
     screen.say(f"killed {flip.target} at log position {members['seq']}", style="bold red")
@@ -96,19 +102,21 @@ def _show(session: Session, flip: Flip, done: Done) -> None:
     screen.say(f"flip id {flip.flip_id}")
 
 
-def _not_killed(flip: Flip, outcome: object, again: str) -> Ended:
+def _not_killed(flip: Flip, outcome: object, again: str, straight: str) -> Ended:
     members = {"target": str(flip.target), "flip_id": flip.flip_id}
     if isinstance(outcome, Refused):
         said = f"NOT KILLED: {flip.target}: {outcome.said}"
-        return Ended(Exit.REFUSED, said, members={**members, "problem": dict(outcome.members)})
+        more = (CONTROL,) if outcome.members.get("code") == WRONG_LANE else ()
+        return Ended(Exit.REFUSED, said, *more, members={**members, "problem": dict(outcome.members)})
     if isinstance(outcome, NotDone):
         return Ended(
             Exit.NOT_DONE,
             f"NOT KILLED: {flip.target}: {outcome.said}",
-            f"Nothing was done. {REACH} Any node of it takes the kill.",
-            "If the service is down for everybody, every worker stops by itself within 5 s. If only you cannot reach",
-            "it, workers go on: kill from another machine.",
-            members=members,
+            f"Nothing was done. {REACH} Any control lane takes the kill.",
+            "With no control lane in reach, kill straight on the database, on a machine that has its settings:",
+            f"  {straight}",
+            "Or stop the worker lane, every node of it: every worker then stops by itself, at most 5 s later.",
+            members={**members, "next": [straight]},
         )
     said = getattr(outcome, "said", "")
     return Ended(
@@ -116,7 +124,7 @@ def _not_killed(flip: Flip, outcome: object, again: str) -> Ended:
         f"UNKNOWN: whether {flip.target} is killed: {said}",
         "Type this until there is another answer; it never kills twice:",
         f"  {again}",
-        members={**members, "again": again},
+        members={**members, "again": again, "next": [again]},
     )
 
 

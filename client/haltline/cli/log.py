@@ -12,8 +12,11 @@ from urllib.parse import urlencode
 from haltline.cli.exits import Ended, Exit
 from haltline.cli.session import Session
 
+DEFAULT_LIMIT: Final = 50
+"""How many entries are shown if nobody says."""
+
 _PAGE: Final = 1_000
-_COLUMNS: Final = ("seq", "at", "kind", "target", "by", "reason")
+COLUMNS: Final = ("seq", "at", "kind", "target", "by", "reason")
 _PLAIN: Final = frozenset(
     {
         "v",
@@ -103,7 +106,7 @@ def log(session: Session, filters: Filters, *, limit: int) -> Exit:
         if cursor is not None:
             page["cursor"] = str(cursor)
         members = session.get(f"/v1/log?{urlencode(page)}").members or {}
-        found += _entries(members)
+        found += entries_of(members)
         following = members.get("next_cursor")
         if type(following) is not int or following <= 1:
             break
@@ -114,20 +117,26 @@ def log(session: Session, filters: Filters, *, limit: int) -> Exit:
     for entry in found:
         session.screen.json(entry)
     if found:
-        session.screen.table(_COLUMNS, [_row(entry) for entry in found])
+        session.screen.table(COLUMNS, [row_of(entry) for entry in found])
     else:
         session.screen.say("no entry matches")
     return Exit.DONE
 
 
-def _entries(members: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def entries_of(members: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the entries of a page of the log.
+
+    Raises:
+        Ended: it is none.
+    """
     listed = members.get("entries")
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise Ended(Exit.REFUSED, "refused: the answer is not a page of the log: check the address")
     return listed
 
 
-def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:
+def row_of(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what is shown of an entry, column by column."""
     if "kind" not in entry:
         return (entry.get("seq", ""), "", "", "", "", "(not for this token)")
     told = entry.get("reason", "")

@@ -14,8 +14,10 @@ OUTER: Final = "haltline.cli.outer"
 """Where the group keeps the options that stood before the command's name."""
 
 _COMMON: Final = (
-    click.option("--url", metavar="URL", help="Where the service answers, http://host:port."),
+    click.option("--url", metavar="URL", help="Where the service answers, https://host:port; several with commas."),
     click.option("--token-file", metavar="FILE", help="A file that holds nothing but the token."),
+    click.option("--ca", metavar="FILE", help="The CA to trust instead of the system's, PEM."),
+    click.option("--plain-http", is_flag=True, help="Permit http:// to another machine: others can read the token."),
     click.option(
         "--timeout",
         type=click.FloatRange(0.1, 600.0),
@@ -35,7 +37,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def taken(options: dict[str, Any]) -> Common:
     """Return the common options out of a command's options, and leave its own."""
-    return Common(options.pop("url"), options.pop("token_file"), options.pop("timeout"), options.pop("as_json"))
+    return Common(**{name: options.pop(name) for name in Common.__slots__})
 
 
 def carry_out(options: dict[str, Any], work: Callable[[Session], Exit]) -> None:

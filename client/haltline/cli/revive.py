@@ -52,8 +52,8 @@ def revive(session: Session, target: Target, order: Order) -> Exit:
         session.screen.table(HOLD_COLUMNS, [hold_row(hold) for hold in view.holds])
     body = body_of({"target": str(target), "holds": list(holds), "reason": order.reason, "flip_id": key})
     flip = Flip("revive", target, key, Ask("POST", PATH, body, (("If-Match", view.etag),)), holds)
-    wire = session.wire
-    outcome = send_flip(flip, wire.send, timeout_s=session.left_s, now=session.now, sleep=session.sleep)
+    ways = session.ways
+    outcome = send_flip(flip, ways, timeout_s=session.left_s, now=session.now, sleep=session.sleep)
     if isinstance(outcome, Done):
         _show(session, flip, outcome)
         return Exit.DONE
@@ -183,5 +183,5 @@ def _not_revived(flip: Flip, outcome: object, again: str) -> Ended:
         f"UNKNOWN: whether {flip.target} is revived: {said}",
         "Type this until there is another answer; it never revives twice:",
         f"  {again}",
-        members={**members, "again": again},
+        members={**members, "again": again, "next": [again]},
     )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from haltline.cli.exchange import Answer, Ask, HttpWire, Wire, told
+from haltline.cli.exchange import WRONG_LANE, Answer, Ask, HttpWire, Wire, code_of, told
 from haltline.cli.exits import Ended, Exit
 from haltline.cli.screen import Screen
 from haltline.cli.settings import Settings, resolve
+from haltline.cli.ways import Way, Ways
 from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.errors import InvalidTarget, ServiceError
 from haltline.scopes import Target, parse_target, target
@@ -29,7 +30,7 @@ class Outside:
         environment: the environment variables; None for this process's.
         clocks: the clocks that deadlines and the countdown are read on.
         sleep: waits so many seconds.
-        connect: makes what carries requests to a service.
+        connect: makes what carries requests to the one address of these settings.
     """
 
     environment: Mapping[str, str] | None = None
@@ -43,14 +44,18 @@ class Common:
     """The options that every command takes; None where one was not given.
 
     Attributes:
-        url: the service's address.
+        url: the service's addresses, separated by commas.
         token_file: a file that holds nothing but a token.
+        ca: a file of CAs to trust instead of the system's.
+        plain_http: whether plain http to another machine is permitted.
         timeout: for how long to wait for the service in all, seconds.
         as_json: whether to print JSON.
     """
 
     url: str | None = None
     token_file: str | None = None
+    ca: str | None = None
+    plain_http: bool = False
     timeout: float | None = None
     as_json: bool = False
 
@@ -59,6 +64,8 @@ class Common:
         return Common(
             self.url if self.url is not None else outer.url,
             self.token_file if self.token_file is not None else outer.token_file,
+            self.ca if self.ca is not None else outer.ca,
+            self.plain_http or outer.plain_http,
             self.timeout if self.timeout is not None else outer.timeout,
             self.as_json or outer.as_json,
         )
@@ -83,7 +90,8 @@ class Session:
         self._common = common
         self._outside = outside
         self._until = self.now() + self.timeout_s
-        self._wire: Wire | None = None
+        self._ways: tuple[Way, ...] = ()
+        self._wire: Ways | None = None
         self._settings: Settings | None = None
 
     def now(self) -> float:
@@ -96,14 +104,26 @@ class Session:
         return max(0.0, self._until - self.now())
 
     @property
-    def wire(self) -> Wire:
-        """The way to the service.
+    def ways(self) -> tuple[Way, ...]:
+        """The ways to the service, one for each of its addresses: for flips.
 
         Raises:
-            Ended: the address or the token is missing or malformed.
+            Ended: an address or the token is missing or malformed.
+        """
+        if not self._ways:
+            connect, clocks = self._outside.connect, self._outside.clocks
+            self._ways = tuple(Way(str(each.addresses[0]), connect(each, clocks)) for each in self.settings.each)
+        return self._ways
+
+    @property
+    def wire(self) -> Ways:
+        """The way to whichever address answers: for questions, which change nothing.
+
+        Raises:
+            Ended: an address or the token is missing or malformed.
         """
         if self._wire is None:
-            self._wire = self._outside.connect(self.settings, self._outside.clocks)
+            self._wire = Ways(self.ways, self.now)
         return self._wire
 
     @property
@@ -116,7 +136,12 @@ class Session:
         if self._settings is None:
             environment = self._outside.environment if self._outside.environment is not None else os.environ
             self._settings = resolve(
-                environment, url=self._common.url, token_file=self._common.token_file, warn=self.screen.warn
+                environment,
+                url=self._common.url,
+                token_file=self._common.token_file,
+                ca=self._common.ca,
+                plain_http=self._common.plain_http,
+                warn=self.screen.warn,
             )
         return self._settings
 
@@ -132,7 +157,8 @@ class Session:
         except ServiceError as error:
             raise Ended(Exit.NOT_DONE, f"no answer: {error}", REACH) from error
         if answer.status not in accept or answer.members is None:
-            raise refused(told(answer), answer.status, answer.members)
+            more = (CONTROL,) if code_of(answer) == WRONG_LANE else ()
+            raise refused(told(answer), answer.status, answer.members, *more)
         return answer
 
     def again(self, *words: str) -> str:
@@ -142,10 +168,17 @@ class Session:
             line += ["--url", self._common.url]
         if self._common.token_file is not None:
             line += ["--token-file", self._common.token_file]
+        if self._common.ca is not None:
+            line += ["--ca", self._common.ca]
+        if self._common.plain_http:
+            line.append("--plain-http")
         return shlex.join(line)
 
 
 REACH: Final = "Is the address right (--url, HALTLINE_URL), and does the service run?"
+
+CONTROL: Final = "Name the addresses of the control lanes: --url https://one:8787,https://two:8787 or HALTLINE_URL."
+"""What to do where only worker lanes were named."""
 
 
 def refused(said: str, status: int, members: Mapping[str, Any] | None, *more: str) -> Ended:

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from haltline.testing.clock import ManualClock
 from haltline.testing.killing import fake_switch, killed
-from haltline.testing.service import FakeService, FakeSwitch
+from haltline.testing.service import FakeService
+from haltline.testing.switch import FakeSwitch
 
 __all__ = [
     "FakeService",

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import overload
 
 from haltline.testing.clock import ManualClock
-from haltline.testing.service import FakeService, FakeSwitch
+from haltline.testing.service import FakeService
+from haltline.testing.switch import FakeSwitch
 from haltline.verdict import Hold
 
 

@@ -49,8 +49,9 @@ class FakeLog:
             **members,
         }
         entry = seal(whole, after=self.replica.position)
-        self.replica = self.replica.extend([parse_entry(entry)])
+        folded = self.replica.extend([parse_entry(entry)])
         self.entries.append(entry)
+        self.replica = folded
 
     def kill(self, target: str, *, reason: str, actor: str, flip_id: str | None = None) -> Hold:
         """Append a kill, and return the hold that it makes.

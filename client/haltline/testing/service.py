@@ -1,24 +1,26 @@
-"""A service in memory, and the switches that are connected to it."""
+"""A service in memory."""
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
+from haltline.canonical import parse
+from haltline.clocks import Clocks
 from haltline.errors import ServiceError
 from haltline.flips import Position
-from haltline.refresher import LEASE_PATH
-from haltline.renewal import Reply
-from haltline.switch import KillSwitch
+from haltline.frames import Reply
+from haltline.native import Condition, make_condition
 from haltline.testing.clock import ManualClock
-from haltline.testing.frames import answer, problem, refused
+from haltline.testing.frames import acked, answer, later, problem, refused
 from haltline.testing.log import FakeLog
+from haltline.testing.streams import FakeStream
+from haltline.testing.switch import FakeSwitch
 from haltline.verdict import Hold
-
-_URL: Final = "http://fake.invalid"
 
 
 class FakeService:
@@ -33,6 +35,7 @@ class FakeService:
         clock: the clock.
         token: a worker token that it accepts.
         requests: how many lease requests have reached it.
+        acks: per worker and instance, the position that it has told of in an ack.
 
     Example:
         >>> service = FakeService()
@@ -65,12 +68,15 @@ class FakeService:
         self.clock = clock if clock is not None else ManualClock()
         self.token = f"hlt_{namespace}_fakefakefake_{'0' * 49}"
         self.requests = 0
+        self.acks: dict[tuple[str, str], int] = {}
         self._ttl_ms = ttl_ms
-        self._ticks = 1
+        self._changed: Condition = make_condition()
+        self._streams: weakref.WeakSet[FakeStream] = weakref.WeakSet()
         self._down = False
         self._refusal: Reply | None = None
         self._log = FakeLog(namespace=namespace, ttl_ms=ttl_ms, moment=self._moment)
         self._followers: weakref.WeakSet[FakeSwitch] = weakref.WeakSet()
+        _living.add(self)
 
     @property
     def position(self) -> Position:
@@ -120,7 +126,8 @@ class FakeService:
         Raises:
             InvalidTarget: ``target`` is outside the grammar.
         """
-        hold = self._log.kill(target, reason=reason, actor=actor, flip_id=flip_id)
+        with self._changed:
+            hold = self._log.kill(target, reason=reason, actor=actor, flip_id=flip_id)
         self._tell()
         return hold
 
@@ -144,37 +151,51 @@ class FakeService:
             LookupError: the target has no such hold.
             InvalidTarget: ``target`` is outside the grammar.
         """
-        released = self._log.revive(target, holds=holds, reason=reason, actor=actor)
+        with self._changed:
+            released = self._log.revive(target, holds=holds, reason=reason, actor=actor)
         self._tell()
         return released
 
     def note(self, topic: str, *, actor: str = "service") -> None:
         """Append a note, which changes no verdict."""
-        self._log.append({"kind": "note", "topic": topic}, actor=actor)
+        with self._changed:
+            self._log.append({"kind": "note", "topic": topic}, actor=actor)
         self._tell()
 
     def down(self) -> None:
-        """Be unreachable from now on. Running leases go on until they end."""
-        self._down = True
+        """Be unreachable from now on, and break open streams off. Running leases go on until they end."""
+        with self._changed:
+            self._down = True
+            for stream in list(self._streams):
+                stream.snap("the fake service went down")
 
     def up(self) -> None:
         """Answer again, after :meth:`down` or :meth:`refuse`."""
         self._down, self._refusal = False, None
 
     def refuse(self, status: int = 401) -> None:
-        """Answer every request with a problem from now on; 401 and 403 end a running lease at once.
+        """End open streams, and answer every request with a problem from now on; 401 and 403 end a lease at once.
 
         Args:
             status: the HTTP status.
         """
-        self._refusal = problem(status, "refused", "This fake service was told to refuse.")
+        with self._changed:
+            self._refusal = problem(status, "refused", "This fake service was told to refuse.")
+            self.end_streams()
 
-    def answer(self, body: bytes, *, token: str) -> Reply:
-        """Answer a lease request.
+    def end_streams(self) -> None:
+        """End every open stream in order, as a node does every few seconds: who reads one asks for the next."""
+        with self._changed:
+            for stream in list(self._streams):
+                stream.end()
+
+    def answer(self, body: bytes, *, token: str, clocks: Clocks | None = None) -> Reply:
+        """Answer a lease request by one frame; one for a stream by its first frame.
 
         Args:
             body: the request's body.
             token: the token it came with.
+            clocks: the clocks that the frame is dated on; by default this service's.
 
         Raises:
             ServiceError: the service is down.
@@ -182,71 +203,103 @@ class FakeService:
         if self._down:
             raise ServiceError("the fake service is down", sent=False)
         self.requests += 1
-        if self._refusal is not None:
-            return self._refusal
-        denied = refused(token, ours=self.token, namespace=self._log.namespace)
+        denied = self._denied(token)
         if denied is not None:
             return denied
-        received_at = self._ticks
-        self._ticks += 2
-        return answer(self._log, body, received_at=received_at, ttl_ms=self._ttl_ms)
+        with self._changed:
+            received_at = self._raw_us(clocks) + 1
+            read_at = max(self._raw_us(clocks), received_at + 1)
+            return answer(self._log, body, received_at=received_at, read_at=read_at, ttl_ms=self._ttl_ms)
+
+    def stream(self, body: bytes, *, token: str, clocks: Clocks | None = None) -> FakeStream:
+        """Answer a request for a lease stream.
+
+        Args:
+            body: the request's body.
+            token: the token it came with.
+            clocks: the clocks that the frames are dated on; by default this service's.
+
+        Raises:
+            ServiceError: the service is down.
+        """
+        with self._changed:
+            first = self.answer(body, token=token, clocks=clocks)
+            cursor = read_at = 0
+            if first.status == 200:
+                told = parse(first.body)
+                cursor, read_at = told["seq"], told["read_at"]
+
+            def frame() -> bytes:
+                nonlocal cursor, read_at
+                read_at = max(self._raw_us(clocks), read_at)
+                line = later(self._log, cursor, read_at=read_at, ttl_ms=self._ttl_ms)
+                cursor = self.position.seq
+                return line
+
+            made = FakeStream(
+                first,
+                frame=frame,
+                news=lambda: self.position.seq > cursor,
+                changed=self._changed,
+                ttl_ms=self._ttl_ms,
+            )
+            self._streams.add(made)
+            return made
+
+    def ack(self, body: bytes, *, token: str) -> Reply:
+        """Take an ack, and return the reply: 204, or a problem.
+
+        Args:
+            body: the ack's body.
+            token: the token it came with.
+
+        Raises:
+            ServiceError: the service is down.
+        """
+        if self._down:
+            raise ServiceError("the fake service is down", sent=False)
+        denied = self._denied(token)
+        if denied is not None:
+            return denied
+        with self._changed:
+            told = acked(self._log, body)
+        if isinstance(told, Reply):
+            return told
+        worker, instance, seq = told
+        self.acks[worker, instance] = max(seq, self.acks.get((worker, instance), 0))
+        return Reply(204, "", encoded=False, body=b"")
+
+    def begin_anew(self) -> None:
+        """Take a lock of its own, in a forked child: the old one may be held by a thread that is not there."""
+        self._changed = make_condition()
+        self._streams = weakref.WeakSet()
+
+    def _denied(self, token: str) -> Reply | None:
+        if self._refusal is not None:
+            return self._refusal
+        return refused(token, ours=self.token, namespace=self._log.namespace)
+
+    def _raw_us(self, clocks: Clocks | None) -> int:
+        return (self.clock.clocks if clocks is None else clocks).read().raw // 1_000
 
     def _moment(self) -> str:
         seconds, rest = divmod(self.clock.read().real, 1_000_000_000)
         return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%dT%H:%M:%S.{rest // 1000:06d}Z")
 
     def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
         for switch in list(self._followers):
             switch.renew()
 
 
-class FakeSwitch(KillSwitch):
-    """A switch that is connected to a fake service; made by :meth:`FakeService.switch` or :func:`fake_switch`.
-
-    Attributes:
-        service: the service.
-        clock: the service's clock, which also ends this switch's leases unless it runs in the background.
-    """
-
-    def __init__(self, service: FakeService, *, background: bool = False, worker: str = "worker-1") -> None:
-        self.service = service
-        self.clock = service.clock
-        super().__init__(
-            _URL,
-            token=service.token,
-            worker=worker,
-            clocks=None if background else service.clock.clocks,
-            connect=lambda: _Line(service),
-            background=background,
-        )
-
-    def renew(self, timeout: float = 2.0) -> bool:
-        """Renew the lease now, and return whether it is live.
-
-        Args:
-            timeout: how long to wait for a background thread to have applied the whole log, seconds.
-        """
-        refresher = self._refresher
-        if refresher.closed:
-            return False
-        if refresher.background:
-            refresher.wait(lambda: self.position == self.service.position, timeout, urgent=True)
-        else:
-            refresher.renew()
-        return self.live
+_living: weakref.WeakSet[FakeService] = weakref.WeakSet()
 
 
-class _Line:
-    """What carries requests to the service: a call."""
+def _after_fork_in_child() -> None:
+    for service in list(_living):
+        service.begin_anew()
 
-    def __init__(self, service: FakeService) -> None:
-        self._service = service
 
-    def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:  # noqa: ARG002  # no time passes
-        """Return the service's reply."""
-        if path != LEASE_PATH:
-            return problem(404, "not_found", "There is no such thing.")
-        return self._service.answer(body, token=self._service.token)
-
-    def close(self) -> None:
-        """Give back nothing."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bench.command import SCRIPTS, main
+from bench.command import GROUPS, SCRIPTS, main
 from bench.figure import Effort, Figure, Met
 from bench.page import BEGIN, COLUMNS, END, PAGE, markdown, replaced
 
@@ -32,6 +32,20 @@ def test_the_page_has_its_markers() -> None:
     assert "new" in replaced(PAGE.read_text(encoding="utf-8"), "new")
 
 
+def test_rows_stand_under_the_heading_of_their_script() -> None:
+    """Each group has a table of its own, and none is shown that has no rows."""
+    kill = Figure("propagation", "a kill", "clock", "≤ 10x", "≤ 6x", "5x", Met.GOAL)
+    lines = markdown([kill, FIGURE], effort=Effort(), now=NOW).splitlines()
+    headings = [line for line in lines if line.startswith("### ")]
+    assert headings == [f"### {title}" for title in list(GROUPS)[:2]]
+    assert lines.index(headings[1]) > next(number for number, line in enumerate(lines) if "four scopes" in line)
+
+
+def test_every_script_stands_under_one_heading() -> None:
+    """No row is shown twice, or left out."""
+    assert sum(len(names) for names in GROUPS.values()) == len(SCRIPTS)
+
+
 def test_a_row_has_one_cell_a_column() -> None:
     """A bar inside a cell does not begin another."""
     table = markdown([FIGURE], effort=Effort(), now=NOW).splitlines()
@@ -55,7 +69,9 @@ def test_every_script_can_be_run_alone() -> None:
         assert "sys.exit(alone(measure))" in text
 
 
-@pytest.mark.parametrize("arguments", [["--only", "nothing"], ["--entries", "3"], ["--entries", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [["--only", "nothing"], ["--skip", "nothing"], ["--entries", "3"], ["--entries", "many"]]
+)
 def test_a_wrong_command_line_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown figure or a useless count is a usage error, before anything runs."""
     with pytest.raises(SystemExit) as ended:

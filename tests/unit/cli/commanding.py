@@ -19,7 +19,7 @@ from haltline.errors import ServiceError
 from haltline.testing import ManualClock
 
 TOKEN: Final = f"hlt_default_abcdefghijkl_{'S3cr3t' * 8}x"
-URL: Final = "http://service.test:8787"
+URL: Final = "https://service.test:8787"
 ENVIRONMENT: Final = {"HALTLINE_URL": URL, "HALTLINE_TOKEN": TOKEN}
 EPOCH: Final = "0123456789abcdef"
 AT: Final = "2026-11-20T20:25:11.123456Z"
@@ -124,7 +124,7 @@ class Fake:
         return self.answering(ask)
 
     @contextmanager
-    def stream(self, ask: Ask, _deadline_s: float, /) -> Iterator[Body]:
+    def stream(self, ask: Ask, _deadline_s: float, _idle_s: float, /) -> Iterator[Body]:
         self.asked.append(ask)
         if self.streamed is None:
             raise lost(sent=False)

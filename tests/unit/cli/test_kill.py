@@ -117,7 +117,7 @@ def test_lies_are_no_success(lie: Callable[[Ask], Answer]) -> None:
 
 
 def test_no_connection() -> None:
-    """Without a connection nothing was done: 4 at once, and what to do."""
+    """Without a connection nothing was done: 4 after two seconds of trying, and what to do."""
 
     def refuse(_: Ask) -> Answer:
         raise lost(sent=False)
@@ -126,7 +126,21 @@ def test_no_connection() -> None:
     ran = run(fake, *KILL)
     assert ran.code == 4
     assert ran.err.startswith("NOT KILLED: run:r-42: connection refused\nNothing was done.")
-    assert len(fake.asked) == 1
+    assert len(set(flip_ids(fake))) == 1
+
+
+def test_a_service_that_is_being_started_again() -> None:
+    """A lane that refuses connections for a moment is asked until it is back: one kill, one flip_id."""
+    refused = iter([True, True, True])
+
+    def restarting(ask: Ask) -> Answer:
+        if next(refused, False):
+            raise lost(sent=False)
+        return reply(ask)
+
+    fake = Fake(restarting)
+    assert run(fake, *KILL).code == 0
+    assert len(fake.asked) == 4
 
 
 def test_lost_reply_is_asked_for_again() -> None:

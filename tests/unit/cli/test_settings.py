@@ -18,25 +18,25 @@ def files(folder: Path, *, config: str | None = None) -> dict[str, str]:
     token_file.write_text(f"{TOKENS['flag']}\n", encoding="utf-8")
     token_file.chmod(0o600)
     path = folder / "config.toml"
-    text = config if config is not None else f'url = "http://file:1"\ntoken = "{TOKENS["file"]}"\n'
+    text = config if config is not None else f'url = "https://file:1"\ntoken = "{TOKENS["file"]}"\n'
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
     return {"HALTLINE_CONFIG": str(path)}
 
 
 def settle(
-    environment: dict[str, str], *, url: str | None = None, token_file: Path | None = None
+    environment: dict[str, str], *, url: str | None = None, token_file: Path | None = None, plain_http: bool = False
 ) -> tuple[Settings, list[str]]:
     """Return the settings, and what was warned of."""
     warned: list[str] = []
     named = str(token_file) if token_file is not None else None
-    return resolve(environment, url=url, token_file=named, warn=warned.append), warned
+    return resolve(environment, url=url, token_file=named, plain_http=plain_http, warn=warned.append), warned
 
 
 def test_file(tmp_path: Path) -> None:
     """Without options and variables the file counts."""
     settings, warned = settle(files(tmp_path))
-    assert (str(settings.address), settings.token) == ("http://file:1", TOKENS["file"])
+    assert (str(settings.addresses[0]), settings.token) == ("https://file:1", TOKENS["file"])
     assert settings.namespace == "file"
     assert warned == []
 
@@ -44,17 +44,60 @@ def test_file(tmp_path: Path) -> None:
 def test_environment_before_file(tmp_path: Path) -> None:
     """A variable is taken before the file, each by itself."""
     environment = files(tmp_path)
-    settings, _ = settle({**environment, "HALTLINE_URL": "http://env:1"})
-    assert (settings.address.host, settings.token) == ("env", TOKENS["file"])
+    settings, _ = settle({**environment, "HALTLINE_URL": "https://env:1"})
+    assert (settings.addresses[0].host, settings.token) == ("env", TOKENS["file"])
     settings, _ = settle({**environment, "HALTLINE_TOKEN": TOKENS["env"]})
-    assert (settings.address.host, settings.token) == ("file", TOKENS["env"])
+    assert (settings.addresses[0].host, settings.token) == ("file", TOKENS["env"])
+
+
+def listed(settings: Settings) -> list[str]:
+    """Return the addresses as they are written."""
+    return [*map(str, settings.addresses)]
+
+
+@pytest.mark.parametrize("url", ['"https://a:1,https://b:2"', '["https://a:1", "https://b:2"]'])
+def test_several_addresses(tmp_path: Path, url: str) -> None:
+    """In one text or, in the file, in a list; each of them is a way of its own, with the same token."""
+    filed, _ = settle(files(tmp_path, config=f'url = {url}\ntoken = "{TOKENS["file"]}"'))
+    settings, _ = settle({"HALTLINE_URL": "https://a:1, https://b:2", "HALTLINE_TOKEN": TOKENS["file"]})
+    assert listed(filed) == listed(settings) == ["https://a:1", "https://b:2"]
+    assert [listed(each) for each in settings.each] == [["https://a:1"], ["https://b:2"]]
+    assert {each.token for each in settings.each} == {TOKENS["file"]}
+
+
+def test_plain_http_must_be_permitted(tmp_path: Path) -> None:
+    """By the option, the variable or the file, even where address and token are from elsewhere."""
+    given = {"HALTLINE_URL": "http://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
+    with pytest.raises(Ended, match="--plain-http"):
+        settle(given)
+    assert listed(settle(given, plain_http=True)[0]) == ["http://env:1"]
+    assert listed(settle({**given, "HALTLINE_PLAIN_HTTP": "1"})[0]) == ["http://env:1"]
+    assert listed(settle({**given, **files(tmp_path, config="plain_http = true")})[0]) == ["http://env:1"]
+    with pytest.raises(Ended, match="--plain-http"):
+        settle({**given, **files(tmp_path, config="plain_http = true"), "HALTLINE_PLAIN_HTTP": "0"})
+    with pytest.raises(Ended, match="write 1"):
+        settle({**given, "HALTLINE_PLAIN_HTTP": "please"})
+
+
+def test_the_file_of_the_ca(tmp_path: Path) -> None:
+    """Named by the variable or the file, it must hold one; where nothing speaks TLS it stands in nobody's way."""
+    given = {"HALTLINE_URL": "https://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
+    with pytest.raises(Ended, match=r"variable\.pem"):
+        settle({**given, "HALTLINE_CA": "/no/such/variable.pem"})
+    filed = files(tmp_path, config='ca = "/no/such/filed.pem"')
+    with pytest.raises(Ended, match=r"filed\.pem"):
+        settle({**given, **filed})
+    settle({**given, "HALTLINE_URL": "http://127.0.0.1:1", "HALTLINE_CA": "/no/such/variable.pem"})
+    _, warned = settle({**given, **files(tmp_path, config="][")})
+    assert len(warned) == 1
+    assert "is not TOML" in warned[0]
 
 
 def test_options_before_environment(tmp_path: Path) -> None:
     """An option is taken before the variable."""
-    environment = {**files(tmp_path), "HALTLINE_URL": "http://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
-    settings, _ = settle(environment, url="http://flag:1", token_file=tmp_path / "token")
-    assert (settings.address.host, settings.token) == ("flag", TOKENS["flag"])
+    environment = {**files(tmp_path), "HALTLINE_URL": "https://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
+    settings, _ = settle(environment, url="https://flag:1", token_file=tmp_path / "token")
+    assert (settings.addresses[0].host, settings.token) == ("flag", TOKENS["flag"])
 
 
 def test_home(tmp_path: Path) -> None:
@@ -70,9 +113,9 @@ def test_home(tmp_path: Path) -> None:
 
 def test_broken_file_does_not_stand_in_the_way(tmp_path: Path) -> None:
     """A file that is not needed is not read: a kill does not fail for it."""
-    environment = {**files(tmp_path, config="]["), "HALTLINE_URL": "http://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
+    environment = {**files(tmp_path, config="]["), "HALTLINE_URL": "https://env:1", "HALTLINE_TOKEN": TOKENS["env"]}
     settings, _ = settle(environment)
-    assert settings.address.host == "env"
+    assert settings.addresses[0].host == "env"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
@@ -84,13 +127,13 @@ def test_shared_token_is_warned_of(tmp_path: Path, mode: int) -> None:
     assert len(warned) == 1
     assert "chmod 600" in warned[0]
     (tmp_path / "token").chmod(mode)
-    _, warned = settle({"HALTLINE_URL": "http://x:1"}, token_file=tmp_path / "token")
+    _, warned = settle({"HALTLINE_URL": "https://x:1"}, token_file=tmp_path / "token")
     assert len(warned) == 1
 
 
 def test_shared_file_without_token(tmp_path: Path) -> None:
     """A file without a token may be read by everybody."""
-    environment = files(tmp_path, config='url = "http://file:1"')
+    environment = files(tmp_path, config='url = "https://file:1"')
     (tmp_path / "config.toml").chmod(0o644)
     _, warned = settle({**environment, "HALTLINE_TOKEN": TOKENS["env"]})
     assert warned == []
@@ -98,7 +141,7 @@ def test_shared_file_without_token(tmp_path: Path) -> None:
 
 def test_unknown_setting_is_warned_of(tmp_path: Path) -> None:
     """A setting that there is not is warned of, and does not stop a kill."""
-    _, warned = settle(files(tmp_path, config=f'url = "http://f:1"\ntoken = "{TOKENS["file"]}"\ncolour = "red"'))
+    _, warned = settle(files(tmp_path, config=f'url = "https://f:1"\ntoken = "{TOKENS["file"]}"\ncolour = "red"'))
     assert "colour is not a setting" in warned[0]
 
 
@@ -107,10 +150,16 @@ def test_unknown_setting_is_warned_of(tmp_path: Path) -> None:
     [
         ("][", "is not TOML"),
         ("url = 7", "url is not text"),
-        ('url = "http://f:1"', "no token"),
+        ('url = "https://f:1"', "no token"),
         (f'token = "{TOKENS["file"]}"', "no address"),
-        (f'url = "https://f:1"\ntoken = "{TOKENS["file"]}"', "https is not served"),
-        ('url = "http://f:1"\ntoken = "S3cr3t"', "not a Haltline token"),
+        (f'url = "ftp://f:1"\ntoken = "{TOKENS["file"]}"', "not of the form https"),
+        (f'url = "http://f:1"\ntoken = "{TOKENS["file"]}"', "plain_http = true in the configuration file"),
+        (f'url = ["https://f:1", 7]\ntoken = "{TOKENS["file"]}"', "not a list of texts"),
+        (f'url = []\ntoken = "{TOKENS["file"]}"', "no address"),
+        ('url = "https://f:1"\nplain_http = "yes"', "neither true nor false"),
+        ('url = "https://f:1"\nca = 7', "ca is not text"),
+        (f'url = "https://f:1"\nca = "/no/such.pem"\ntoken = "{TOKENS["file"]}"', "cannot be read"),
+        ('url = "https://f:1"\ntoken = "S3cr3t"', "not a Haltline token"),
         ("x" * 70_000, "larger than"),
     ],
 )
@@ -127,10 +176,10 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(Ended, match="cannot be read"):
         settle({"HALTLINE_CONFIG": str(tmp_path / "none")})
     with pytest.raises(Ended, match="cannot be read"):
-        settle({"HALTLINE_URL": "http://x:1"}, token_file=tmp_path / "none")
+        settle({"HALTLINE_URL": "https://x:1"}, token_file=tmp_path / "none")
 
 
 def test_repr() -> None:
     """The token is in no repr."""
-    settings, _ = settle({"HALTLINE_URL": "http://x:1", "HALTLINE_TOKEN": TOKENS["env"]})
+    settings, _ = settle({"HALTLINE_URL": "https://x:1", "HALTLINE_TOKEN": TOKENS["env"]})
     assert TOKENS["env"] not in repr(settings)

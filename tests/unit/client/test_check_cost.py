@@ -18,6 +18,7 @@ import pytest
 
 from haltline import Killed, KillSwitch, Unverified
 from haltline.clocks import Clocks
+from haltline.switch import Driver
 from haltline.testing import FakeService, fake_switch
 from tests.support.lines import Line, connected
 
@@ -115,10 +116,13 @@ def test_a_handler_that_interrupts_the_start_starts_no_second_thread() -> None:
         def handler(number: int, frame: FrameType | None) -> None:
             with pytest.raises(Unverified):
                 run.check()  # noqa: B023  # used within the turn
+            # One at a time: on a slow machine a handler may take longer than that, and nothing else would ever run.
+            signal.setitimer(signal.ITIMER_REAL, 0.00005)
 
         signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)
+        signal.setitimer(signal.ITIMER_REAL, 0.00005)
         switch.ensure(1)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         running = [thread for thread in set(threading.enumerate()) - others if thread.name == "haltline-refresher"]
         assert len(running) == 1
@@ -139,7 +143,8 @@ def test_a_swap_in_the_middle_of_a_check_does_not_let_it_pass() -> None:
 
     clocks = Clocks(gettime=gettime, gettime_ns=service.clock.clocks.gettime_ns)
     line = Line(service)
-    switch = KillSwitch("http://h", token=service.token, clocks=clocks, connect=lambda: line, background=False)
+    driver = Driver(clocks, connect=lambda: line, background=False)
+    switch = KillSwitch("https://h", token=service.token, driver=driver)
     for way in ("check", "guard"):
         run = switch.run(f"r-{way}")
         run.arm()

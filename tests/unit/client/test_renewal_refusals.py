@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from haltline.flips import Position, seal
+from haltline.renewal import Then
 from haltline.testing import FakeService
 from haltline.verdict import Reason
 from tests.support.exchange import Exchange, Tamper
@@ -71,6 +72,8 @@ RULES: Final[dict[str, tuple[Tamper, Reason, bool]]] = {
     "tenants not a list": (put(tenants="acme"), Reason.MALFORMED, KEPT),
     "a tenant not text": (put(tenants=[1]), Reason.MALFORMED, KEPT),
     "other tenants than before": (put(tenants=["acme"]), Reason.FOREIGN, DROPPED),
+    "no timebase": (without("timebase"), Reason.MALFORMED, KEPT),
+    "timebase not text": (put(timebase=7), Reason.MALFORMED, KEPT),
     "no received_at": (without("received_at"), Reason.MALFORMED, KEPT),
     "no read_at": (without("read_at"), Reason.MALFORMED, KEPT),
     "read_at not a number": (put(read_at=True), Reason.MALFORMED, KEPT),
@@ -112,16 +115,22 @@ def exchange_in_mid_lease() -> Exchange:
     return exchange
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["single", "first of a stream"])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_frame_that_breaks_a_rule_grants_nothing(rule: str) -> None:
-    """Nothing is taken from it; the lease ends as it was granted, or at once."""
+def test_a_frame_that_breaks_a_rule_grants_nothing(rule: str, *, stream: bool) -> None:
+    """Nothing is taken from it; the lease ends as it was granted, or at once; the service is left for another."""
     change, reason, dropped = RULES[rule]
     exchange = exchange_in_mid_lease()
     before = exchange.lease
-    after = exchange.renew(took=0.001, change=change)
+    if stream:
+        exchange.open(took=0.001, change=change)
+    else:
+        exchange.renew(took=0.001, change=change)
+    after = exchange.lease
     assert after.replica is before.replica
     assert after.stop.reason is reason
     assert after.until == (float("-inf") if dropped else before.until)
+    assert exchange.renewal.then is Then.LEAVE
 
 
 def test_the_same_frame_untouched_is_taken() -> None:
@@ -233,11 +242,12 @@ def resync(service: FakeService, frame: dict[str, Any]) -> None:
 
 
 def test_a_newer_snapshot_is_taken_in_place_of_entries() -> None:
-    """A node may send a snapshot to a client that it cannot continue, and its kill counts."""
+    """A node may send a snapshot to a client that it cannot continue, and its kill counts; no ack tells of it."""
     exchange = exchange_in_mid_lease()
     lease = exchange.renew(change=lambda frame: resync(exchange.service, frame))
     assert lease.replica.position == exchange.service.position
     assert "run:r-1" in lease.replica.holds
+    assert not exchange.renewal.news
 
 
 def test_a_snapshot_of_another_history_is_refused() -> None:

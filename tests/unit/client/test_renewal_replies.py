@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from haltline.renewal import Reply
+from haltline.renewal import Reply, Then
 from haltline.verdict import Reason, Stop
 from tests.support.exchange import Exchange
 
@@ -50,32 +50,41 @@ KEEPING: Final = {
 }
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("case", ENDING)
-def test_a_refusal_of_this_client_ends_the_lease(case: str) -> None:
+def test_a_refusal_of_this_client_ends_the_lease(case: str, *, stream: bool) -> None:
     """A token that was revoked, or a log that is another, ends the running lease at once."""
     reply, reason = ENDING[case]
     exchange = Exchange()
     exchange.renew()
     assert exchange.live
-    lease = exchange.hear(reply)
+    lease = exchange.hear(reply, stream=stream)
     assert (exchange.live, lease.stop.reason) == (False, reason)
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("case", KEEPING)
-def test_what_is_not_a_frame_leaves_the_lease_as_it_is(case: str) -> None:
+def test_what_is_not_a_frame_leaves_the_lease_as_it_is(case: str, *, stream: bool) -> None:
     """An outage, a redirect or a captive portal neither extends the lease nor ends it before its time."""
     reply, reason = KEEPING[case]
     exchange = Exchange()
     until = exchange.renew().until
     exchange.clock.advance(0.5)
-    lease = exchange.hear(reply)
+    lease = exchange.hear(reply, stream=stream)
     assert (lease.until, lease.stop.reason) == (until, reason)
+    assert exchange.renewal.then is Then.LEAVE
     exchange.clock.advance(0.5)
     assert not exchange.live
 
 
 @pytest.mark.parametrize(
-    ("kind", "encoded"), [("application/json; charset=utf-8", False), ("application/json", True), ("text/json", False)]
+    ("kind", "encoded"),
+    [
+        ("application/json; charset=utf-8", False),
+        ("application/json", True),
+        ("application/jsonl", False),
+        ("text/json", False),
+    ],
 )
 def test_a_good_frame_in_the_wrong_wrapping_is_refused(kind: str, *, encoded: bool) -> None:
     """Another content type, or any content encoding, is somebody else's reply."""

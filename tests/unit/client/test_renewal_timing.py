@@ -74,6 +74,7 @@ def waits(exchange: Exchange, failures: int) -> list[float]:
     pauses = []
     for _ in range(failures):
         now = exchange.clock.read()
+        exchange.ask()
         exchange.renewal.unanswered("down", now)
         pauses.append((exchange.renewal.due - now.boot) / 1e9)
     return pauses
@@ -93,6 +94,19 @@ def test_retries_slow_down_and_begin_anew_after_a_success() -> None:
     assert last == 1.0
     exchange.renew()
     assert waits(exchange, 1) == [first]
+
+
+@pytest.mark.parametrize("random", [0.0, 0.5, 0.999999])
+def test_a_request_that_hung_has_waited_already(random: float) -> None:
+    """The pause counts from the request, so that a service that is back is asked within its ttl and 150 ms."""
+    exchange = Exchange(random=random)
+    waits(exchange, 10)
+    ask = exchange.ask()
+    exchange.clock.advance(exchange.renewal.deadline_s)
+    now = exchange.clock.read()
+    exchange.renewal.unanswered("no whole reply in time", now)
+    assert exchange.renewal.due - now.boot == pytest.approx(50_000_000 + random * 100_000_000, abs=100)
+    assert exchange.renewal.due - ask.t0.boot <= 1_150_000_000
 
 
 def test_the_draw_spreads_the_retries() -> None:

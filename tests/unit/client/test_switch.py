@@ -17,7 +17,6 @@ import haltline.testing
 from haltline import ConfigurationError, InvalidTarget, KillSwitch, Unverified
 from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.switch import namespace_of, worker_name
-from haltline.transport import Address, parse_address
 from tests.support.ports import free_port
 
 SECRET = "S" * 43 + "crc123"
@@ -63,9 +62,12 @@ def test_the_examples_are_there() -> None:
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """HALTLINE_URL and HALTLINE_TOKEN, read when the switch is made."""
-    monkeypatch.setenv("HALTLINE_URL", "http://127.0.0.1:8787/haltline/")
+    monkeypatch.setenv("HALTLINE_URL", "http://127.0.0.1:8787/haltline/,https://other.example")
     monkeypatch.setenv("HALTLINE_TOKEN", TOKEN)
-    assert repr(KillSwitch()) == "<KillSwitch http://127.0.0.1:8787/haltline>"
+    assert repr(KillSwitch()) == "<KillSwitch http://127.0.0.1:8787/haltline,https://other.example:443>"
+    monkeypatch.setenv("HALTLINE_CA", "/no/such/file.pem")
+    with pytest.raises(ConfigurationError, match=r"file\.pem"):
+        KillSwitch()
 
 
 @pytest.mark.parametrize("missing", ["HALTLINE_URL", "HALTLINE_TOKEN"])
@@ -81,7 +83,7 @@ def test_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch, missing: st
 def test_a_worker_name_outside_the_grammar_is_refused() -> None:
     """It would be refused by the service, long after the start."""
     with pytest.raises(InvalidTarget, match="worker"):
-        KillSwitch("http://h", token=TOKEN, worker="no spaces")
+        KillSwitch("https://h", token=TOKEN, worker="no spaces")
 
 
 def test_the_default_worker_name_is_of_this_process() -> None:
@@ -101,41 +103,6 @@ def test_a_malformed_token_is_refused_and_not_repeated(token: str) -> None:
     assert namespace_of(TOKEN) == "default"
 
 
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("http://h", Address("h", 80)),
-        ("http://H.example:8787/", Address("h.example", 8787)),
-        ("http://[::1]:1/a/b/", Address("::1", 1, "/a/b")),
-    ],
-)
-def test_addresses(url: str, address: Address) -> None:
-    """What a service's URL means; an IPv6 host keeps its brackets in the Host header."""
-    assert parse_address(url) == address
-    assert parse_address(str(address)) == address
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "h:80", "https://h", "ftp://h", "http://", "http://h:0", "http://h:65536", "http://h:x", "http://h/a b",
-        "http://h/ä", "http://ä.example", "http://h/?a=b", "http://h/#a", "http://h/\x00", "//h",
-    ],
-)  # fmt: skip
-def test_addresses_that_cannot_work_are_refused(url: str) -> None:
-    """At once, not by a thread that dies at its first request."""
-    with pytest.raises(ConfigurationError):
-        parse_address(url)
-
-
-@pytest.mark.parametrize("url", ["http://u:hunter2@h", "ftp://u:hunter2@h", "http://u:hunter2@h:bad"])
-def test_credentials_in_an_address_are_refused_and_not_repeated(url: str) -> None:
-    """Whatever else is wrong with it."""
-    with pytest.raises(ConfigurationError) as caught:
-        parse_address(url)
-    assert "hunter2" not in str(caught.value)
-
-
 def test_the_token_is_never_told() -> None:
     """Not by repr, str, trouble, an error, its traceback or its causes, during a real failed exchange."""
     with KillSwitch(f"http://127.0.0.1:{free_port()}", token=TOKEN) as switch:
@@ -151,7 +118,7 @@ def test_the_token_is_never_told() -> None:
 def test_a_switch_is_not_pickled_with_its_token() -> None:
     """A switch handed to another process by pickle fails instead of carrying the secret there."""
     with pytest.raises((TypeError, AttributeError)):
-        pickle.dumps(KillSwitch("http://h", token=TOKEN))
+        pickle.dumps(KillSwitch("https://h", token=TOKEN))
 
 
 def test_clocks_are_read_as_of_one_moment() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sample.demo import BROKEN, verdict
-from sample.figures import OutageWorker, PullFigures, WorkerFigures
-from sample.judge import broken_bounds
+from sample.figures import FailOver, OutageWorker, PullFigures, WorkerFigures
+from sample.judge import broken_bounds, broken_log
 from sample.programme import Findings
 
 HIT = WorkerFigures(
@@ -68,6 +68,33 @@ def test_broken_outage(worker: OutageWorker, said: str) -> None:
 def test_broken_chain() -> None:
     """A log that does not verify breaks the demo."""
     assert broken_bounds([], [], chain_flaw="entry 7 was altered") == ("flip log: entry 7 was altered",)
+
+
+def test_kill_that_no_other_node_told() -> None:
+    """After a blow, a worker that was not stopped by the kill itself breaks the demo, and the others do not."""
+    told = FailOver("control lane 1", "worker node 1", 2, answered_ms=20.0, heard_ms={"r-1": 31.0, "r-2": None})
+    (said,) = broken_bounds([replace(pull(HIT), fail_over=told)], [], chain_flaw="")
+    assert said == "run:r-1: r-2 was not stopped by the kill itself after worker node 1 was gone"
+
+
+@pytest.mark.parametrize(
+    ("seqs", "said"),
+    [
+        ([9], ()),
+        ([], ("run:r-1: the kill was acknowledged once, at log position 9; the log holds it at none",)),
+        ([9, 10], ("run:r-1: the kill was acknowledged once, at log position 9; the log holds it at 9, 10",)),
+        ([8], ("run:r-1: the kill was acknowledged once, at log position 9; the log holds it at 8",)),
+    ],
+)
+def test_kill_once_in_the_log(seqs: list[int], said: tuple[str, ...]) -> None:
+    """A kill that is lost, doubled or elsewhere in the log breaks the demo; kills of others and revives do not."""
+    entries = [{"kind": "kill", "target": "run:r-1", "seq": seq} for seq in seqs]
+    others = [
+        {"kind": "kill", "target": "global", "seq": 7},
+        {"kind": "revive", "target": "run:r-1", "seq": 11},
+        {"kind": "note", "topic": "token_created", "seq": 12},
+    ]
+    assert broken_log([pull(HIT)], [*entries, *others]) == said
 
 
 def test_exit_status() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.domain.moments import moment
+from app.domain.promises import outlasting_ms
 from app.service.store import (
     Committed,
     Flag,
@@ -195,6 +196,22 @@ class MemoryStore:
             actor=order.actor,
             at=order.at,
         )
+
+    def settings(self) -> Ttl:
+        self._ready()
+        return self.ttl
+
+    def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
+        self._ready()
+        before = self.ttl
+        if ttl_ms == before.ttl_ms:
+            return None, before
+        with self._lock:
+            row = self.append("note", topic="settings_changed", ttl_ms=ttl_ms, before_ms=before.ttl_ms)
+            now = wall()
+            left = outlasting_ms(now, ttl_ms=before.ttl_ms, changed_at=before.changed_at, before_ms=before.before_ms)
+            self.ttl = Ttl(ttl_ms, now, left)
+        return row, self.ttl
 
     def flag(self, target: Target) -> tuple[Head, Flag]:
         self._ready()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import VARIABLES, Config, ConfigInvalid, from_env
+from app.config import VARIABLES, Config, ConfigInvalid, Lane, from_env
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "example.env"
 
@@ -39,10 +39,26 @@ def test_every_variable_is_read() -> None:
         "HALTLINE_TTL_MS": "2000",
         "HALTLINE_BIND": "[::1]:9000",
         "HALTLINE_LOG_LEVEL": "debug",
+        "HALTLINE_LANE": "worker",
+        "HALTLINE_REDIS_URL": "redis://u:p@bell:6379/0",
+        "HALTLINE_TLS_CERT": "/etc/haltline/tls.crt",
+        "HALTLINE_TLS_KEY": "/etc/haltline/tls.key",
+        "HALTLINE_STREAMS_MAX": "500",
     }
     assert set(values) == set(VARIABLES)
     config = from_env(values)
-    assert config == Config("postgresql://u:p@db/haltline", "prod-1", 2_000, "[::1]:9000", "debug")
+    assert config == Config(
+        database_url="postgresql://u:p@db/haltline",
+        namespace="prod-1",
+        ttl_ms=2_000,
+        bind="[::1]:9000",
+        log_level="debug",
+        lane=Lane.WORKER,
+        redis_url="redis://u:p@bell:6379/0",
+        tls_cert="/etc/haltline/tls.crt",
+        tls_key="/etc/haltline/tls.key",
+        streams_max=500,
+    )
     assert not config.embedded
 
 
@@ -61,6 +77,12 @@ def test_every_variable_is_read() -> None:
         ("HALTLINE_BIND", "127.0.0.1:0"),
         ("HALTLINE_BIND", "127.0.0.1:65536"),
         ("HALTLINE_LOG_LEVEL", "INFO"),
+        ("HALTLINE_LANE", "both"),
+        ("HALTLINE_LANE", "control"),  # on SQLite, whose file has one owner process
+        ("HALTLINE_REDIS_URL", "http://u:hunter2@bell"),
+        ("HALTLINE_TLS_CERT", "/etc/haltline/tls.crt"),  # without its key
+        ("HALTLINE_STREAMS_MAX", "0"),
+        ("HALTLINE_STREAMS_MAX", "100001"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable: str, value: str) -> None:
@@ -68,12 +90,14 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(ConfigInvalid, match=variable) as caught:
         from_env({variable: value})
     assert "hunter2" not in str(caught.value)
-    assert re.search(r"set it to|allowed", str(caught.value))
+    assert re.search(r"set it to|set both|allowed", str(caught.value))
 
 
 def test_frozen_and_discreet() -> None:
-    """A configuration cannot be changed, and its repr does not show the database's password."""
-    config = from_env({"HALTLINE_DATABASE_URL": "postgresql://u:hunter2@db/haltline"})
+    """A configuration cannot be changed, and its repr does not show the password of the database or of Redis."""
+    config = from_env(
+        {"HALTLINE_DATABASE_URL": "postgresql://u:hunter2@db/haltline", "HALTLINE_REDIS_URL": "redis://u:hunter2@bell"}
+    )
     assert "hunter2" not in repr(config)
     with pytest.raises(FrozenInstanceError):
         config.ttl_ms = 1  # type: ignore[misc]

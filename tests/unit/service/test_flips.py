@@ -1,14 +1,10 @@
-"""Kill and revive as use cases: what is promised, who may, and that the doorbell costs nothing."""
+"""Kill and revive as use cases: what is promised, who may, and when the doorbell rings."""
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from app.bus.in_process import InProcessDoorbell
 from app.domain.access import Principal, Reach, Role
-from app.service.doorbell import BackgroundBell, DoorbellUnavailable
 from app.service.flips import Flipped, Flips
 from app.service.store import FlipIdTaken, NoSuchHold, OutcomeUnknown, StaleView, StoreUnavailable, Ttl
 from haltline.scopes import parse_target
@@ -136,65 +132,3 @@ def test_failures_are_not_swallowed(failure: Exception) -> None:
     with pytest.raises(type(failure)):
         desk.kill()
     assert desk.rung == []
-
-
-def test_a_frozen_doorbell_costs_a_kill_nothing() -> None:
-    """Ring returns while the doorbell hangs; what could not be rung meanwhile is covered by one later ring."""
-    gate, done = threading.Event(), threading.Event()
-    rung: list[int] = []
-
-    class Frozen:
-        def ring(self, seq: int) -> None:
-            gate.wait(5)
-            rung.append(seq)
-            if seq == 100:
-                done.set()
-
-        def listen(self, heard: object) -> None:  # noqa: ARG002 - the port's
-            return
-
-    bell = BackgroundBell(Frozen())
-    for seq in range(1, 101):
-        bell.ring(seq)
-    assert rung == []
-    gate.set()
-    assert done.wait(5)
-    bell.close()
-    assert rung[-1] == 100
-    assert len(rung) <= 2
-
-
-def test_an_unavailable_doorbell_is_survived() -> None:
-    """A doorbell that fails is logged; the next flip rings again."""
-    heard = threading.Event()
-    tries: list[int] = []
-
-    class Flaky:
-        def ring(self, seq: int) -> None:
-            tries.append(seq)
-            if len(tries) == 1:
-                heard.set()
-                raise DoorbellUnavailable
-            heard.set()
-
-        def listen(self, heard: object) -> None:  # noqa: ARG002 - the port's
-            return
-
-    bell = BackgroundBell(Flaky())
-    bell.ring(1)
-    assert heard.wait(5)
-    heard.clear()
-    bell.ring(2)
-    assert heard.wait(5)
-    bell.close()
-    assert tries == [1, 2]
-
-
-def test_everybody_in_the_process_hears_the_bell() -> None:
-    """The in-process doorbell calls every listener with the position."""
-    bell = InProcessDoorbell()
-    heard: list[int] = []
-    bell.listen(heard.append)
-    bell.listen(lambda seq: heard.append(-seq))
-    bell.ring(7)
-    assert heard == [7, -7]

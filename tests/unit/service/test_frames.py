@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.service.frames import Foreign, Frames, LeaseRequest, Regress, View
+from app.service.frames import BEHIND, Foreign, Frames, LeaseRequest, Regress, View
 from app.service.published import Published, Tail, kept
-from haltline.flips import Position, parse_entry, parse_stub
+from haltline.canonical import canonical
+from haltline.flips import Position, parse_entry, parse_stub, seal
 from haltline.replica import Replica, from_snapshot
 from tests.unit.service.fakes import EPOCH, NAMESPACE, MemoryStore
 
@@ -188,3 +189,65 @@ def test_nonces_cannot_break_out() -> None:
     assert isinstance(made, bytes)
     assert json.loads(made)["nonce"] == '","read_at":9e9,"x":"'
     assert json.loads(made)["read_at"] == 2_000
+
+
+def test_a_snapshot_is_kept_for_those_who_come_next() -> None:
+    """The next worker without a position gets the same snapshot, and the entries that came since: the same fold."""
+    frames = Frames(namespace=NAMESPACE, timebase="tb")
+    before = state()
+    first = frames.frame(before, ask(before, 0), view=None, received_at_us=1)
+    assert isinstance(first, bytes)
+    grown = before
+    for number in range(3):
+        body = _kill(grown.replica.position, f"run:more-{number}")
+        entry = parse_entry(json.loads(body))
+        grown = Published(
+            grown.replica.extend([entry]), grown.tail.grown([kept(entry, body)]), grown.ttl, grown.read_at_us + 1
+        )
+    second = frames.frame(grown, ask(grown, 0), view=None, received_at_us=1)
+    assert isinstance(second, bytes)
+    told = [json.loads(each) for each in (first, second)]
+    assert told[0]["snapshot"] == told[1]["snapshot"]
+    assert (told[1]["from"], told[1]["seq"], len(told[1]["entries"])) == (5, 8, 3)
+    start = from_snapshot(told[1]["snapshot"], namespace=NAMESPACE, epoch=EPOCH)
+    assert replayed(start, told[1]).holds == grown.replica.holds
+
+
+def test_an_old_snapshot_is_made_anew() -> None:
+    """One that is too far behind, or that the tail does not continue, is not sent."""
+    frames = Frames(namespace=NAMESPACE, timebase="tb")
+    grown = state()
+    frames.frame(grown, ask(grown, 0), view=None, received_at_us=1)
+    entries = []
+    position = grown.replica.position
+    for number in range(BEHIND + 1):
+        body = _kill(position, f"run:more-{number}")
+        entry = parse_entry(json.loads(body))
+        entries.append((entry, body))
+        position = entry.position
+    replica = grown.replica.extend(entry for entry, _ in entries)
+    tail = grown.tail.grown([kept(entry, body) for entry, body in entries])
+    made = frames.frame(Published(replica, tail, grown.ttl, 3), ask(grown, 0), view=None, received_at_us=1)
+    assert isinstance(made, bytes)
+    assert json.loads(made)["from"] == json.loads(made)["seq"] == position.seq
+    elsewhere = Tail(position, [], 0)
+    made = frames.frame(Published(replica, elsewhere, grown.ttl, 4), ask(grown, 0), view=None, received_at_us=1)
+    assert isinstance(made, bytes)
+    assert json.loads(made)["from"] == position.seq
+
+
+def _kill(after: Position, target: str) -> str:
+    members = {
+        "v": 1,
+        "namespace": NAMESPACE,
+        "epoch": EPOCH,
+        "kind": "kill",
+        "at": "2027-01-15T08:00:00.000000Z",
+        "actor": "ada",
+        "flip_id": f"f-{target.partition(':')[2]}",
+        "target": target,
+        "reason": "why",
+        "in_flight": "finish",
+        "queued": "discard",
+    }
+    return canonical(seal(members, after=after)).decode()

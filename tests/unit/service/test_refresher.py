@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from app.service.clocks import SystemClocks
 from app.service.published import TAIL_LENGTH, Kept, Published, Tail
-from app.service.refresher import Refresher, Unready
+from app.service.refresher import SHARED, Refresher, Unready
 from app.service.store import LogDiverged, LogRow, StoreUnavailable, Ttl
 from haltline.flips import Position
 from tests.unit.service.fakes import EPOCH, NAMESPACE, ManualClocks, MemoryStore
@@ -152,14 +153,17 @@ def test_a_page_that_is_not_the_last_leaves_read_at_alone(bench: Bench) -> None:
     for number in range(5):
         bench.kill(number)
     bench.store.page_limit = 2
+    bench.store.ttl = Ttl(5_000, changed_at=1.0, before_ms=1_000)
     bench.clocks.pass_us(9)
     assert bench.refresher.refresh() is False
     assert bench.published().replica.position.seq == 3
     assert bench.published().read_at_us == before
+    assert bench.published().ttl.ttl_ms == 1_000  # a longer ttl beside an old date would be a lease nobody promised
     assert bench.refresher.refresh() is False
     assert bench.refresher.refresh() is True
     assert bench.published().replica.position.seq == 6
     assert bench.published().read_at_us == before + 9
+    assert bench.published().ttl.ttl_ms == 5_000
 
 
 def test_a_failed_read_lets_the_state_age(bench: Bench) -> None:
@@ -321,6 +325,72 @@ def test_closing_wakes_those_who_wait() -> None:
     made.refresher.close()
     waiting.join(5)
     assert answers == [Unready.STALE]
+
+
+def test_waiting_for_the_log_to_grow(bench: Bench) -> None:
+    """Whoever waits beyond a position is woken by the read that brings more, not by one that finds nothing new."""
+    came: list[Published | None] = []
+    # Its thread reads all the time: here the reads are made by hand.
+    bench.refresher.ensure_running = lambda: None  # type: ignore[method-assign]
+    waiter = threading.Thread(target=lambda: came.append(bench.refresher.wait_beyond(1, 20.0)))
+    waiter.start()
+    bench.refresher.refresh()
+    waiter.join(0.1)
+    assert came == []
+    bench.kill()
+    bench.refresher.refresh()
+    waiter.join(10)
+    assert came == [bench.published()]
+
+
+def test_waiting_for_the_log_to_grow_ends(bench: Bench) -> None:
+    """Nobody waits longer than asked; what is published then is handed out, also when the refresher closes."""
+    bench.refresher.ensure_running = lambda: None  # type: ignore[method-assign]
+    assert bench.refresher.wait_beyond(1, 0.0) is bench.published()
+    assert bench.refresher.wait_beyond(0, 100.0) is bench.published()
+    bench.refresher.close()
+    assert bench.refresher.wait_beyond(1, 100.0) is bench.published()
+
+
+def test_listeners_get_each_published_state(bench: Bench) -> None:
+    """A listener is called with every state as it is published, until it does not want to be any more."""
+    heard: list[Published] = []
+    forget = bench.refresher.subscribe(heard.append)
+    bench.refresher.refresh()
+    bench.kill()
+    bench.refresher.refresh()
+    assert [each.replica.position.seq for each in heard] == [1, 2]
+    assert heard[-1] is bench.published()
+    forget()
+    bench.refresher.refresh()
+    assert len(heard) == 2
+
+
+def test_a_flood_of_requests_is_no_flood_of_reads() -> None:
+    """Requests share reads: 64 a ttl, however many come; a doorbell is read at once all the same."""
+    made = Bench()
+    made.clocks = SystemClocks()  # type: ignore[assignment]
+    refresher = Refresher(
+        made.store,
+        made.clocks,
+        open_log=lambda: made.store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at="", epoch=EPOCH),
+        forget_token=lambda _: None,
+        use_ttl=lambda _: None,
+    )
+    until = made.clocks.monotonic() + 0.5
+    requests = 0
+    while made.clocks.monotonic() < until:
+        assert isinstance(refresher.read_after(made.clocks.raw_us_ceil()), Published)
+        requests += 1
+    assert 2 <= made.store.reads <= 0.5 * SHARED + 4
+    before = made.store.reads
+    for _ in range(20):
+        ended = threading.Event()
+        made.store.on_read = ended.set
+        refresher.ring()
+        assert ended.wait(10)
+    assert made.store.reads >= before + 20
+    refresher.close()
 
 
 def test_the_tail_keeps_the_newest_entries() -> None:

@@ -224,7 +224,10 @@ def test_an_unreadable_store_opens_nothing() -> None:
 
 def test_an_admin_does_everything_only_when_embedded() -> None:
     """In production an admin makes tokens and reads; it neither kills nor revives nor works."""
-    for embedded, expected in ((True, set(Permission)), (False, {Permission.READ, Permission.TOKENS})):
+    for embedded, expected in (
+        (True, set(Permission)),
+        (False, {Permission.READ, Permission.TOKENS, Permission.SETTINGS}),
+    ):
         tokens, _, _ = build(embedded=embedded)
         _, text = issue(tokens, Role.ADMIN)
         principal = tokens.verify(text)

@@ -6,149 +6,58 @@ connections on which nobody is asking anything, and a reply leaves in one write 
 
 from __future__ import annotations
 
-import io
-import json
+import gc
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, Final
 
 import gevent  # type: ignore[import-untyped]
 from gevent.monkey import get_original  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gevent.socket import socket as GeventSocket  # type: ignore[import-untyped]  # noqa: N812 - a class, whatever its name
 from gunicorn import http, util
 from gunicorn.glogging import Logger
 from gunicorn.http import errors, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-BODY_S: Final = 10.0
-"""How long the body of a request may take, seconds, however it drips."""
-
-BODY_LIMIT: Final = 16 * 1024
-"""How much of a body is read before the application decides that it is too large, bytes."""
+from app.serving.bodies import UNKNOWN, BodyDeadline
+from app.serving.broadcaster import Broadcaster
+from app.serving.refusals import code_of, refusal
+from app.serving.repeating import Requests
+from app.serving.replies import Reply
+from app.serving.tls import HANDSHAKE_S, Certificate
 
 UNKNOWN_MAX: Final = 200
 """How many connections that have not shown a valid token are kept; of more, the oldest are closed."""
 
+UNKNOWN_NEW_S: Final = 0.5
+"""For how long such a connection is kept whatever their number, seconds, as long as they are not a whole herd."""
+
+UNKNOWN_HERD: Final = 2_000
+"""How many there may be at most, be they ever so new."""
+
 UNKNOWN_HEAD_S: Final = 2.0
 """How long such a connection may take to send a request line and headers, seconds."""
-
-UNKNOWN_BODY_S: Final = 0.01
-"""How long the body of a request without a valid token is waited for, seconds: what is there is read, no more."""
 
 LINGER_S: Final = 1.0
 """How long a connection is kept for its caller to take the reply to a request whose body was not read, seconds."""
 
-UNKNOWN: Final = "haltline.unknown"
-"""Where the environment of a request without a valid token has what makes its reply the connection's last."""
-
 SEND_S: Final = 30.0
 """How long a caller may take to accept one piece of a reply, seconds."""
 
+SEND_WITHIN: Final = "haltline.send_within"
+"""Where the environment of a stream has how long each piece after the first may take to be accepted, seconds."""
+
+COLLECT: Final = (10_000, 20, 50)
+"""After how many new objects the garbage collector looks for cycles, and how seldom in older ones."""
+
 DRAIN_S: Final = 2.0
 """How long requests that are being served may take to end when the worker stops, seconds."""
-
-REFUSALS: Final = (
-    (errors.LimitRequestLine, "uri_too_long"),
-    (errors.LimitRequestHeaders, "headers_too_large"),
-    (errors.ParseException, "bad_request"),
-)
-"""What gunicorn raises where bytes are not a request, and the problem that answers it."""
-
-Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
-
-
-class BodyDeadline:
-    """Reads the body of a request before the application is called, within a deadline."""
-
-    def __init__(self, wsgi: Wsgi, *, seconds: float = BODY_S) -> None:
-        self._wsgi = wsgi
-        self._seconds = seconds
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Serve one request."""
-        length = environ.get("CONTENT_LENGTH") or "0"
-        chunked = "HTTP_TRANSFER_ENCODING" in environ
-        if (length == "0" and not chunked) or (not chunked and int(length) > BODY_LIMIT):
-            return self._wsgi(environ, start_response)
-        body = environ["wsgi.input"]
-        data: bytes | None = None
-        last = environ.get(UNKNOWN)
-        with gevent.Timeout(self._seconds if last is None else UNKNOWN_BODY_S, exception=False):
-            data = body.read(BODY_LIMIT + 1)
-        if data is None and last is not None:
-            # A caller that may do nothing is not waited for: it would keep others out. The application says why.
-            body.failed = True
-            last()
-            environ["wsgi.input"] = io.BytesIO()
-            return self._wsgi(environ, start_response)
-        if data is None:
-            # Where the next request would begin on this connection is unknown: it is not used again.
-            body.failed = True
-            return self._refused(start_response, "body_timeout")
-        if not chunked and len(data) < int(length):
-            # The caller went away in the middle: a part of a request is none, though it may read like a whole one.
-            body.failed = True
-            return self._refused(start_response, "bad_request")
-        # The body is whole now, chunked or not: its length says so, and whether it is too large.
-        environ["wsgi.input"] = io.BytesIO(data)
-        environ["CONTENT_LENGTH"] = str(len(data))
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
-        return self._wsgi(environ, start_response)
-
-    @staticmethod
-    def _refused(start_response: Any, code: str) -> Iterable[bytes]:
-        status, headers, told = _problem(code)
-        start_response(status, headers)
-        return [told]
-
-
-def _problem(code: str) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Return the status, headers and body of a problem that is answered before the application is asked."""
-    from app.api.problems import CONTENT_TYPE, KINDS, body_of
-
-    told = json.dumps(body_of(code)).encode("ascii")
-    headers = [
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Type", CONTENT_TYPE),
-        ("Content-Length", str(len(told))),
-    ]
-    status = HTTPStatus(KINDS[code].status)
-    return f"{status.value} {status.phrase}", headers, told
-
-
-class Reply(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
-    """A reply whose head leaves together with the first piece of its body: a write costs more than either."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._head = b""
-        self.headers_sent: bool = False
-
-    def send_headers(self) -> None:
-        """Keep the head for the write that follows."""
-        if not self.headers_sent:
-            lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
-            self._head = "".join(lines).encode("latin-1")
-            self.headers_sent = True
-
-    def _emit_body(self, data: bytes) -> None:
-        self._send(b"%X\r\n%s\r\n" % (len(data), data) if self.chunked else data)
-
-    def close(self) -> None:
-        """Send what is left: a head without a body, and the end of a chunked one."""
-        self.send_headers()
-        self._send(b"0\r\n\r\n" if self.chunked else b"")
-
-    def _send(self, data: bytes) -> None:
-        whole, self._head = self._head + data, b""
-        if whole:
-            self.sock.sendall(whole)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -159,15 +68,28 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.application: Any = None
         self.wsgi: Any = None
         self._idle: set[Any] = set()
-        self._unknown: dict[Any, None] = {}  # in the order they came
+        self._unknown: dict[Any, float] = {}  # since when, in the order they came
         self._holds_token: Callable[[str], bool | None] = bool
+        self._drain: Callable[[], None] = lambda: None
+        self._broadcaster: Broadcaster | None = None
+        self._tls: Certificate | None = None
 
     def load_wsgi(self) -> None:
         """Load the application behind the body deadline."""
         super().load_wsgi()
         self.application = self.wsgi
         self._holds_token = _verifier(self.application)
+        node = _node(self.application)
+        self._drain = node.drain
+        self._broadcaster = Broadcaster(node.streams)
         self.wsgi = BodyDeadline(self.wsgi)
+        if self.cfg.is_ssl:
+            self._tls = Certificate(self.cfg.certfile, self.cfg.keyfile)
+        # What is loaded now stays: looking through it again and again, and through ten thousand connections whenever
+        # a few hundred objects were made, would cost more than all their frames.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECT)
 
     def run(self) -> None:
         """Serve until told to stop; then let requests end, and close connections that wait for the next one."""
@@ -182,6 +104,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             gevent.sleep(0.25)
         for server in servers:
             server.close()
+        self._drain()
         with gevent.Timeout(DRAIN_S, exception=False):
             while any(server.pool for server in servers):
                 for client in list(self._idle):
@@ -197,7 +120,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection; no single read or write on it may last for ever.
 
-        Gunicorn's own does the same, and what is never configured here: TLS and HTTP/2, looked for in each request.
+        Gunicorn's own does the same, and what is never configured here: HTTP/2, looked for in each request.
 
         Args:
             listener: the address that the connection came in by.
@@ -205,21 +128,37 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             addr: its other end.
         """
         client.settimeout(SEND_S)
+        if self._tls is not None:
+            try:
+                client = self._tls.wrapped(client)
+            except OSError:
+                util.close(client)  # it is gone already
+                return
         self._idle.add(client)
-        self._unknown[client] = None
+        self._unknown[client] = now = time.monotonic()
         if len(self._unknown) > UNKNOWN_MAX:
-            oldest = next(iter(self._unknown))
-            del self._unknown[oldest]
-            _shut(oldest, socket.SHUT_RDWR)  # writing too: it may be one that takes no reply
+            oldest, since = next(iter(self._unknown.items()))
+            # A fleet that comes back is unknown for a moment, too: those who have just come are not shut out for it.
+            if now - since > UNKNOWN_NEW_S or len(self._unknown) > UNKNOWN_HERD:
+                del self._unknown[oldest]
+                _shut(oldest, socket.SHUT_RDWR)  # writing too: it may be one that takes no reply
         try:
-            parser = http.get_parser(self.cfg, client, addr)
+            if self._tls is not None:
+                with gevent.Timeout(HANDSHAKE_S, TimeoutError("no TLS handshake in time")):
+                    client.do_handshake()
+            requests = Requests(http.get_parser(self.cfg, client, addr), client)
             while True:
-                req = None
+                req, environ = None, None
                 with self._head_deadline(client):
-                    req = next(parser)
+                    req, environ = requests.next()
                 if req is None:
                     return  # nobody has asked for long
-                self.handle_request(listener, req, client, addr)
+                if environ is not None:
+                    self._answer(req, Reply(req, client, self.cfg), environ, client)
+                    continue
+                reply, environ = wsgi.create(req, client, addr, listener, self.cfg, response_class=Reply)
+                requests.remember(req, environ)
+                self._answer(req, reply, environ, client)
         except (StopIteration, errors.NoMoreData, gevent.GreenletExit):
             return  # as either side wanted, or because the worker had no more time for it
         except OSError as error:
@@ -242,24 +181,24 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
         Gunicorn would answer in HTML, repeat the header that it could not read, and log it: it may hold a token.
         """
-        code = next((code for kind, code in REFUSALS if isinstance(exc, kind)), "internal")
+        code = code_of(exc)
         if code == "internal":
             self.log.error("a connection failed", exc_info=exc)
         else:
             self.log.warning("not a request: %s", type(exc).__name__)
         with suppress(OSError):
-            client.sendall(_refusal(code))
+            client.sendall(refusal(code))
             # Closed while there is more to read, the connection would be reset and the reply lost.
             util.close_graceful(client)
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Serve one request; its connection is not idle meanwhile.
+    def _answer(self, req: Any, reply: Reply, environ: dict[str, Any], sock: Any) -> None:
+        """Answer one request; its connection is not idle meanwhile.
 
-        Gunicorn's own does the same, and what is never configured here: hooks, an access log, files sent by the kernel.
+        Gunicorn's handle_request does the same, and what is never configured here: hooks, an access log, files sent by
+        the kernel.
         """
         self._idle.discard(sock)
         try:
-            reply, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, response_class=Reply)
             if not self.alive:
                 reply.force_close()
             if sock in self._unknown:
@@ -269,7 +208,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 elif holds is not None:
                     environ[UNKNOWN] = reply.force_close
             try:
-                self._serve(reply, environ)
+                self._serve(reply, environ, sock)
             except OSError:
                 raise
             except Exception:
@@ -286,31 +225,40 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         finally:
             self._idle.add(sock)
 
-    def _serve(self, reply: Reply, environ: dict[str, Any]) -> None:
+    def _serve(self, reply: Reply, environ: dict[str, Any], sock: Any) -> None:
         pieces = self.wsgi(environ, reply.start_response)
+        within = environ.get(SEND_WITHIN)
         try:
+            if within is not None and reply.chunked and type(sock) is GeventSocket and self._broadcaster is not None:
+                reply.write(pieces.first)
+                self._broadcaster.carry(sock, pieces.stream, within_s=within)
+                return  # the end of the reply went with its last frame
             for piece in pieces:
                 reply.write(piece)
+                if within is not None:
+                    # A piece that is not accepted in time ends the connection: what it tells of is out of date.
+                    sock.settimeout(within)
             reply.close()
         finally:
+            if within is not None:
+                sock.settimeout(SEND_S)
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
 
 
-def _refusal(code: str) -> bytes:
-    status, headers, told = _problem(code)
-    lines = [f"HTTP/1.1 {status}", "Connection: close", *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("ascii") + told
+def _node(application: Any) -> Any:
+    from app.factory import node_of  # now: the process is patched by the time that an application is loaded
+
+    return node_of(application)
 
 
 def _verifier(application: Any) -> Callable[[str], bool | None]:
     """Return what says whether an Authorization header has a valid token; None where that cannot be known now."""
-    from app.factory import node_of
     from app.service.store import StoreUnavailable
     from app.service.tokens import Denied
 
-    verify = node_of(application).tokens.verify
+    verify = _node(application).tokens.verify
 
     def holds(header: str) -> bool | None:
         scheme, _, text = header.partition(" ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 
-from app.cli.worker import BODY_LIMIT, BodyDeadline
+from app.serving.bodies import BODY_LIMIT, BodyDeadline
 
 
 class Dripping:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -17,11 +19,18 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
-from app.cli.settings import WRONG
-from app.config import Config
+from app.config import Config, Lane
+from app.serving.files import affordable
+from app.serving.tls import Unusable, context_of
+
+WRONG: Final = 2
+"""Exit status: serving could not begin."""
+
+LOAD_S: Final = 10.0
+"""For how long a worker tries to open the database, seconds; before the first start that was tried already."""
 
 CONNECTIONS: Final = 1_000
-"""Connections that the worker serves at once; beyond it, nobody new is answered."""
+"""Connections that the worker serves beside lease streams; beyond all of them, nobody new is answered."""
 
 GRACE_S: Final = 3
 """How long a stop may take before gunicorn kills the worker."""
@@ -29,7 +38,7 @@ GRACE_S: Final = 3
 KEEPALIVE_S: Final = 5
 """How long an idle connection, or one whose request line and headers are not complete, is kept.
 
-One that has shown no valid token is kept for less: see app/cli/worker.py.
+One that has shown no valid token is kept for less: see app/serving/worker.py.
 """
 
 
@@ -46,8 +55,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         settings: dict[str, Any] = {
             "bind": f"fd://{self._listening}",
             "workers": 1,
-            "worker_class": "app.cli.worker.Worker",
-            "worker_connections": CONNECTIONS,
+            "worker_class": "app.serving.worker.Worker",
+            "worker_connections": connections(self._config),
             "control_socket_disable": True,
             "timeout": 30,
             "graceful_timeout": GRACE_S,
@@ -60,10 +69,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "accesslog": None,
             "errorlog": "-",
             "loglevel": "warning" if self._config.log_level == "info" else self._config.log_level,
-            "logger_class": "app.cli.worker.GunicornJournal",
+            "logger_class": "app.serving.worker.GunicornJournal",
             "default_proc_name": "haltline-server",
             "proc_name": "haltline-server",
             "worker_exit": _close,
+            "certfile": self._config.tls_cert,
+            "keyfile": self._config.tls_key,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -75,12 +86,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             AppImportError: the database cannot be used now; gunicorn prints this, and ends.
         """
         from app.service.store import LogDiverged, StoreUnavailable
+        from app.storage import StoreRefused
         from app.wsgi import serving
 
-        try:
-            return serving(self._config)
-        except (StoreUnavailable, LogDiverged) as error:
-            raise AppImportError(f"haltline-server: {error}") from error
+        until = time.monotonic() + LOAD_S
+        while True:
+            try:
+                return serving(self._config)
+            except (StoreRefused, LogDiverged) as error:
+                raise AppImportError(f"haltline-server: {error}") from error
+            except StoreUnavailable as error:
+                # A worker that is started again finds a busy database now and then: the lane must not end for that.
+                if time.monotonic() >= until:
+                    raise AppImportError(f"haltline-server: {error}") from error
+                time.sleep(0.5)
 
 
 def _close(_arbiter: object, worker: Any) -> None:
@@ -90,6 +109,11 @@ def _close(_arbiter: object, worker: Any) -> None:
     app = getattr(worker, "application", None)
     if app is not None:
         node_of(app).close()
+
+
+def connections(config: Config) -> int:
+    """Return how many connections the worker serves at once: on the control lane there are no streams."""
+    return CONNECTIONS if config.lane is Lane.CONTROL else config.streams_max + CONNECTIONS
 
 
 def listen(bind: str) -> socket.socket:
@@ -112,7 +136,7 @@ def listen(bind: str) -> socket.socket:
     return bound
 
 
-def prepared(config: Config) -> int:
+def prepared(config: Config, prepare: Callable[[Config], int]) -> int:
     """Make the database ready to serve in a child process, and return its exit status."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -120,8 +144,6 @@ def prepared(config: Config) -> int:
     if child == 0:
         status = WRONG
         try:
-            from app.cli.preparing import prepare
-
             status = prepare(config)
         except ImportError as error:
             click.echo(f"haltline-server: an import failed: {error}. Install haltline-server anew.", err=True)
@@ -133,8 +155,19 @@ def prepared(config: Config) -> int:
     return os.waitstatus_to_exitcode(ended)
 
 
-def run(config: Config) -> int:
-    """Serve until told to stop, and return the exit status: 0, or 2 where serving could not begin."""
+def run(config: Config, *, prepare: Callable[[Config], int]) -> int:
+    """Serve until told to stop, and return the exit status: 0, or 2 where serving could not begin.
+
+    Args:
+        config: how.
+        prepare: makes the database ready, in a process of its own, and returns that process's exit status.
+    """
+    if config.tls_cert and config.tls_key:
+        try:
+            context_of(config.tls_cert, config.tls_key)
+        except Unusable as error:
+            click.echo(f"haltline-server: {error}", err=True)
+            return WRONG
     try:
         bound = listen(config.bind)
     except OSError as error:
@@ -144,10 +177,11 @@ def run(config: Config) -> int:
             err=True,
         )
         return WRONG
-    status = prepared(config)
+    status = prepared(config, prepare)
     if status != 0:
         bound.close()
         return WRONG
+    config = affordable(config)
     started = os.getpid()
     try:
         Arbiter(Server(config, listening=bound.detach())).run()

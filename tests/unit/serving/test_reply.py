@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from app.cli.worker import Reply
+from app.serving.replies import Reply
 
 
 class Writes:

@@ -1,0 +1,26 @@
+"""Connections: whether whoever asked is still there to be answered."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+_ESTABLISHED: Final = 1
+"""TCP_ESTABLISHED in the first byte of TCP_INFO: https://man7.org/linux/man-pages/man7/tcp.7.html."""
+
+
+def gone(environ: Mapping[str, Any]) -> bool:
+    """Return whether the other end of a request's connection is known to have closed it; nothing is read from it.
+
+    Args:
+        environ: the request's environment.
+    """
+    connection = environ.get("gunicorn.socket")
+    info = getattr(socket, "TCP_INFO", None)
+    if connection is None or info is None:
+        return False  # a test, or not Linux: writing to it finds out
+    try:
+        return bool(connection.getsockopt(socket.IPPROTO_TCP, info, 1)[0] != _ESTABLISHED)
+    except OSError:
+        return bool(connection.fileno() < 0)

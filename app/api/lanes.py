@@ -1,0 +1,73 @@
+"""The lanes: which routes a process serves, and what it says to whoever asks it for one of the others.
+
+A route of the other lane is not there at all: in its place stands a view that can do nothing but refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+from flask import Flask, request
+
+from app.api import acks, events, flags, health, kills, lease, log, revives, settings, tokens
+from app.api.problems import Problem
+
+ALL: Final = "all"
+CONTROL: Final = "control"
+WORKER: Final = "worker"
+
+_ROUTES: Final[dict[str, tuple[ModuleType, ...]]] = {
+    CONTROL: (kills, revives, flags, log, events, tokens, settings),
+    WORKER: (lease, acks),
+}
+_BOTH: Final = (health,)
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+_WHAT_TO_DO: Final = {
+    CONTROL: "Send it to the address of a control lane: name that in HALTLINE_URL or --url.",
+    WORKER: "Send it to the address of a worker lane: name that in the worker's HALTLINE_URL.",
+}
+
+
+def served(lane: str) -> Iterator[ModuleType]:
+    """Yield the modules whose routes a process serves.
+
+    Args:
+        lane: ``all``, ``control`` or ``worker``, as app.config.Lane has them.
+    """
+    for each, modules in _ROUTES.items():
+        if lane in {ALL, each}:
+            yield from modules
+    yield from _BOTH
+
+
+def refuse_others(app: Flask, lane: str) -> None:
+    """Have ``app`` answer every route of the other lane, whatever the method, with where it is."""
+    for other, modules in _ROUTES.items():
+        if lane not in {ALL, other}:
+            for rule in _rules(modules):
+                app.add_url_rule(
+                    rule, f"{other}:{rule}", _refusal(lane, other), methods=_METHODS, provide_automatic_options=False
+                )
+
+
+def _rules(modules: tuple[ModuleType, ...]) -> list[str]:
+    """Return the rules of some modules' routes, found by registering them where nobody serves them."""
+    nowhere = Flask(__name__, static_folder=None)
+    for module in modules:
+        nowhere.register_blueprint(module.blueprint)
+    return sorted({rule.rule for rule in nowhere.url_map.iter_rules()})
+
+
+def _refusal(lane: str, other: str) -> Any:
+    def refuse(**_ids: str) -> NoReturn:
+        raise Problem(
+            "wrong_lane",
+            f"This process serves the {lane} lane; {request.url_rule} is served by the {other} lane. "
+            f"{_WHAT_TO_DO[other]}",
+            lane=other,
+        )
+
+    return refuse

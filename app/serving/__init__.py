@@ -1,0 +1,1 @@
+"""The serving process: gunicorn with one gevent worker, bounded where a slow or idle caller could hold it."""

@@ -1,0 +1,1 @@
+"""The servers that the sample brings along: real ones from wheels, on the loopback address, thrown away afterwards."""

@@ -1,0 +1,151 @@
+"""Requests that repeat: the same head with another body is known again, anything else is parsed as ever."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gunicorn import http
+from gunicorn.config import Config
+from gunicorn.http import errors, wsgi
+
+from app.serving.repeating import HEAD_MAX, Requests
+
+HEAD = b"POST /v1/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Length: %d\r\n\r\n"
+PEER = ("127.0.0.1", 4_711)
+NAME = ("127.0.0.1", 8_787)
+
+
+class Line:
+    """A connection, and how many of its requests were parsed and how many known again."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.settimeout(5)
+        self.requests = Requests(http.get_parser(Config(), self.ours, PEER), self.ours)
+
+    def send(self, data: bytes) -> None:
+        """Send what may be a request, or a part of one."""
+        self.theirs.sendall(data)
+
+    def take(self) -> tuple[bool, dict[str, Any], bytes]:
+        """Return whether the next request was known again, its environment, and its body."""
+        request, environ = self.requests.next()
+        known = environ is not None
+        if environ is None:
+            _, environ = wsgi.create(request, self.ours, PEER, NAME, Config())
+            self.requests.remember(request, environ)
+        return known, environ, environ["wsgi.input"].read()
+
+
+def request(body: bytes, head: bytes = HEAD) -> bytes:
+    """Return a request as it is sent."""
+    return head % len(body) + body
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    """Return a connection."""
+    made = Line()
+    yield made
+    made.ours.close()
+    made.theirs.close()
+
+
+def test_the_same_head_is_known_again(line: Line) -> None:
+    """A second request with the same head and a body of the same length has its own body and the same environment."""
+    line.send(request(b"one"))
+    first = line.take()
+    line.send(request(b"two"))
+    second = line.take()
+    assert [first[0], second[0]] == [False, True]
+    assert [first[2], second[2]] == [b"one", b"two"]
+    assert {**first[1], "wsgi.input": 0} == {**second[1], "wsgi.input": 0}
+
+
+def test_what_was_done_to_the_environment_is_not_repeated(line: Line) -> None:
+    """What an application wrote into an environment is not in that of the next request."""
+    line.send(request(b"one"))
+    line.take()[1]["haltline.failed"] = True
+    line.send(request(b"two"))
+    known, environ, _ = line.take()
+    assert known
+    assert "haltline.failed" not in environ
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request(b"longer"),
+        request(b"two", HEAD.replace(b"Bearer t", b"Bearer u")),
+        request(b"two", HEAD.replace(b"/v1/lease", b"/v1/leasE")),
+        request(b"two", HEAD.replace(b"Host: x", b"Host: y")),
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_anything_else_is_parsed(line: Line, other: bytes) -> None:
+    """A head that differs in one byte is parsed, and is what is compared with from then on."""
+    line.send(request(b"one"))
+    line.take()
+    line.send(other)
+    known, environ, body = line.take()
+    assert not known
+    assert other.endswith(body)
+    assert environ["RAW_URI"].encode() in other
+    line.send(other)
+    assert line.take()[0] is (b"POST" in other)
+
+
+def test_two_at_once_are_two(line: Line) -> None:
+    """Requests that come in one piece are told apart, and none is taken for the body of another."""
+    line.send(request(b"one") + request(b"two") + request(b"six"))
+    assert [line.take()[2] for _ in range(3)] == [b"one", b"two", b"six"]
+    line.send(request(b"ten"))
+    assert line.take()[2] == b"ten"
+
+
+def test_a_body_that_comes_later_is_waited_for(line: Line) -> None:
+    """A repeated head without its body is parsed, and the body read as ever."""
+    line.send(request(b"one"))
+    line.take()
+    whole = request(b"two")
+    line.send(whole[:-2])
+    line.send(whole[-2:])
+    assert line.take()[2] == b"two"
+    line.send(request(b"six"))
+    assert line.take()[2] == b"six"
+
+
+def test_a_head_in_pieces_is_put_together(line: Line) -> None:
+    """A head that comes in parts is parsed whole, whatever was remembered."""
+    line.send(request(b"one"))
+    line.take()
+    whole = request(b"two")
+    request_, environ = None, None
+    line.send(whole[:20])
+    line.send(whole[20:])
+    request_, environ = line.requests.next()
+    assert request_ is not None
+    body = environ["wsgi.input"].read() if environ is not None else request_.body.read()
+    assert body == b"two"
+
+
+def test_a_long_head_is_not_kept(line: Line) -> None:
+    """What is remembered for each connection is bounded."""
+    head = HEAD.replace(b"Host: x", b"Host: " + b"x" * HEAD_MAX)
+    line.send(request(b"one", head))
+    line.take()
+    line.send(request(b"two", head))
+    known, _, body = line.take()
+    assert (known, body) == (False, b"two")
+
+
+def test_the_end_of_the_connection_is_its_end(line: Line) -> None:
+    """When nothing comes any more there is no request, repeated or not."""
+    line.send(request(b"one"))
+    line.take()
+    line.theirs.close()
+    with pytest.raises((StopIteration, errors.NoMoreData)):
+        line.requests.next()
