@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from app.bus.address import check as check_redis
+from app.domain.lanes import Lane
 from app.domain.promises import TTL_MAX_MS, TTL_MIN_MS
 from haltline.errors import InvalidTarget
 from haltline.scopes import check_namespace
@@ -19,17 +19,6 @@ STREAMS_MAX: Final = 10_000
 """How many lease streams a node carries by default; beyond it, a worker is told to ask another node."""
 
 _BIND: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
-
-
-class Lane(StrEnum):
-    """Which part of the service a process serves."""
-
-    ALL = "all"
-    """Both, in one process and on one port."""
-    CONTROL = "control"
-    """Flips, flags, tokens, settings and the log, for operators."""
-    WORKER = "worker"
-    """Leases and acks, for workers."""
 
 
 class ConfigInvalid(Exception):

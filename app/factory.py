@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Final
 
 import structlog
 from flask import Flask
@@ -12,21 +13,30 @@ from app.api.application import build
 from app.api.auth import EXTENSION
 from app.bus import open_doorbell
 from app.config import Config
+from app.domain.lanes import Lane
 from app.domain.moments import moment
 from app.service.acks import Acks
 from app.service.clocks import Clocks, SystemClocks
 from app.service.doorbell import BackgroundBell
+from app.service.events import Events
 from app.service.exports import Exports
 from app.service.flips import Flips
 from app.service.frames import Frames
 from app.service.journal import configure
+from app.service.lookups import AT_ONCE as UNKNOWN_AT_ONCE
 from app.service.node import Node
 from app.service.refresher import Refresher
+from app.service.settings import Settings
+from app.service.skew import Skew
 from app.service.store import Head, Store, StoreUnavailable
 from app.service.streams import Streams
 from app.service.tokens import Tokens
 from app.service.turns import AT_ONCE, WAITING, Turns
+from app.service.upkeep import Upkeep
 from app.storage import open_store
+
+LEISURE_S: Final = 0.01
+"""How long a control lane waits before it reads a flip, seconds: nodes that have streams read it first."""
 
 
 def open_log(store: Store, config: Config, clocks: Clocks) -> Head:
@@ -60,8 +70,11 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         configure(config.log_level)
     kept = store if store is not None else open_store(config.database_url, lane=config.lane)
     time_of = clocks if clocks is not None else SystemClocks()
+    skew = Skew(kept, time_of)
+    opened: Head | None = None
     with suppress(StoreUnavailable):  # the refresher goes on trying, and until then the node is not ready
-        open_log(kept, config, time_of)
+        opened = open_log(kept, config, time_of)
+        skew.measure()
     bell = BackgroundBell(open_doorbell(config.redis_url, config.namespace))
     tokens = Tokens(
         kept,
@@ -69,6 +82,7 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         namespace=config.namespace,
         embedded=config.embedded,
         ttl_ms=config.ttl_ms,
+        places=UNKNOWN_AT_ONCE[config.lane],
         ring=bell.ring,
     )
     refresher = Refresher(
@@ -77,6 +91,8 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         open_log=lambda: open_log(kept, config, time_of),
         forget_token=tokens.forget,
         use_ttl=tokens.use_ttl,
+        opened=opened,
+        leisure_s=LEISURE_S if config.lane is Lane.CONTROL else 0.0,
     )
     bell.listen(refresher.ring)
     frames = Frames(namespace=config.namespace, timebase=refresher.timebase)
@@ -85,14 +101,19 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         store=kept,
         clocks=time_of,
         tokens=tokens,
-        flips=Flips(kept, time_of, ring=bell.ring),
+        flips=Flips(kept, time_of, skew, ring=bell.ring),
         refresher=refresher,
         frames=frames,
+        skew=skew,
+        settings=Settings(kept, time_of, skew, ring=bell.ring),
         exports=Exports(kept),
+        events=Events(refresher, kept, time_of),
         streams=Streams(refresher, frames, time_of, revoked=tokens.revoked, limit=config.streams_max),
         acks=Acks(refresher, time_of),
         turns=Turns(AT_ONCE, waiting=WAITING),
         bell=bell,
+        # Nobody flips at a worker lane: it has no need to know who may.
+        upkeep=Upkeep(refresher, time_of, skew, learn=None if config.lane is Lane.WORKER else tokens.learn),
     )
 
 

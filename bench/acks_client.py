@@ -10,10 +10,13 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from bench.crowd import LOOPBACK, Crowd, Unexpected, main
 from bench.streams_client import length
+
+AHEAD_S: Final = 0.005
+"""When to say it again, seconds, if a node has not read yet what it is told of."""
 
 
 class Acks(Crowd):
@@ -66,7 +69,11 @@ class Acks(Crowd):
                 self.send_later(fd, request, seconds=random.uniform(0, command["within_s"]))
 
     def read(self, fd: int, data: bytes) -> int:
-        """Take a reply, and return the position that it answers; an ack that is refused is not repeated."""
+        """Take a reply, and return the position that it answers.
+
+        An ack that is refused as too much is not repeated; one that is ahead of the node's own reading is, in a moment:
+        here a worker is told of a kill by whoever killed, not by the node.
+        """
         head, end, body = data.partition(b"\r\n\r\n")
         if not end or (not head.startswith(b"HTTP/1.1 204 ") and len(body) < length(head)):
             self.rests[fd] = data
@@ -75,6 +82,9 @@ class Acks(Crowd):
             self.counts.refused += 1
         elif head.startswith(b"HTTP/1.1 204 "):
             self.counts.messages += 1
+        elif head.startswith(b"HTTP/1.1 409 ") and b":regress" in body:
+            self.send_later(fd, self._request(), seconds=AHEAD_S)
+            return 0
         else:
             raise Unexpected(data[:500])
         self.ready(fd, self._seq)

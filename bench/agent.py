@@ -120,6 +120,10 @@ class Stream:
         self._left -= 1
         return self._node.beat() if self._left >= 0 else None
 
+    def header(self, name: str) -> str:  # noqa: ARG002 - a port's names
+        """Return no header."""
+        return ""
+
     def read(self, limit: int) -> bytes:  # noqa: ARG002 - a port's names
         """Return nothing: it is asked for only where a service refuses."""
         return b""
@@ -145,8 +149,9 @@ class Memory:
         """Wake whoever reads a stream."""
         self._over.set()
 
-    def rotate(self) -> None:
-        """Do nothing: there is one node."""
+    def rotate(self, later_s: float = 0.0) -> float:
+        """Return for how long the node does not want to be asked: there is no other."""
+        return later_s
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

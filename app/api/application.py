@@ -14,6 +14,7 @@ from app.api.operations import configure
 from app.api.problems import Problem
 from app.api.shortcut import FAILED, Shortcut
 from app.api.strict_json import BODY_LIMIT
+from app.domain.lanes import Lane
 from app.service.node import Node
 
 VERSION: Final = "0.1.0"
@@ -40,12 +41,12 @@ class Application(Flask):
         _log.error("request_failed", route=route, method=request.method, exc_info=exc_info)
 
 
-def build(node: Node, *, lane: str = lanes.ALL) -> Flask:
+def build(node: Node, *, lane: Lane = Lane.ALL) -> Flask:
     """Return the application that serves a node.
 
     Args:
         node: what it serves.
-        lane: which part of it: ``all``, ``control`` or ``worker``, as app.config.Lane has them.
+        lane: which part of it.
     """
     app = Application(__name__)
     # No redirect anywhere: a redirected POST arrives as a GET, and whoever killed would be shown a 200.
@@ -88,6 +89,6 @@ def build(node: Node, *, lane: str = lanes.ALL) -> Flask:
     lanes.refuse_others(app, lane)
     problems.register(app)
     docs.register(app, api)
-    if lane != lanes.CONTROL:
+    if lane is not Lane.CONTROL:
         app.wsgi_app = Shortcut(app.wsgi_app, node, metrics, headers=HEADERS.items())  # type: ignore[method-assign]
     return app

@@ -45,7 +45,7 @@ def authenticate(here: Node, header: str | None, permission: Permission) -> Prin
     if header is None:
         raise Problem("unauthenticated", headers={"WWW-Authenticate": CHALLENGE})
     scheme, _, text = header.partition(" ")
-    shown = here.tokens.verify(text.strip(" ")) if scheme.lower() == "bearer" else Denied.INVALID
+    shown = here.tokens.admit(text.strip(" ")) if scheme.lower() == "bearer" else Denied.INVALID
     if shown is Denied.INVALID:
         raise Problem("unauthenticated", headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
     if shown is Denied.FOREIGN:

@@ -17,9 +17,14 @@ def gone(environ: Mapping[str, Any]) -> bool:
         environ: the request's environment.
     """
     connection = environ.get("gunicorn.socket")
+    return connection is not None and left(connection)  # else a test: writing to it finds out
+
+
+def left(connection: Any) -> bool:
+    """Return whether the other end of a connection is known to have closed it; nothing is read from it."""
     info = getattr(socket, "TCP_INFO", None)
-    if connection is None or info is None:
-        return False  # a test, or not Linux: writing to it finds out
+    if info is None:
+        return False  # not Linux
     try:
         return bool(connection.getsockopt(socket.IPPROTO_TCP, info, 1)[0] != _ESTABLISHED)
     except OSError:

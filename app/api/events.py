@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from flask import Response, current_app, request
+from flask import Response, request
 
 from app.api.auth import needs, node, principal
 from app.api.connections import gone
@@ -15,15 +15,13 @@ from app.api.pieces import Pieces
 from app.api.problems import Problem
 from app.api.schemas import Strict
 from app.domain.access import Permission, Principal
-from app.service.events import LASTS_S, Beyond, Events, Watch
+from app.service.events import Beyond, Watch
 from app.service.node import Node
+from haltline.flips import Position
 
 blueprint: Final = Blueprint("events", __name__, description="the flip log as it grows")
 
 CONTENT_TYPE: Final = "text/event-stream"
-
-LASTS: Final = "HALTLINE_EVENTS_S"
-"""The application's setting of how long a stream lasts, give or take a tenth, seconds; 300 if it is not set."""
 
 _SEQ: Final = re.compile(r"^(0|[1-9][0-9]{0,15})$", re.ASCII)
 LAST_EVENT_ID: Final = {
@@ -85,23 +83,28 @@ def events(query: dict[str, Any]) -> Response:
     here, who, after = node(), principal(), _after(query.get("after"))
     if here.refresher.halted is not None:
         raise Problem("diverged")
-    told = Events(here.refresher, here.store, here.clocks, lasts_s=current_app.config.get(LASTS, LASTS_S))
-    start = told.start(after)
+    # Before anything is read: a crowd that is refused must not cost a read each.
+    if not here.events.places.enter():
+        raise Problem("too_many_exports", "Too many event streams run here.", headers={"Retry-After": "5"})
+    try:
+        start = _start(here, after)
+        pieces = Pieces(here.events.places, here.events.stream(start, _watch(here, who)))
+    except BaseException:
+        here.events.places.leave()
+        raise
+    headers = {"Haltline-After": f"{start.seq}:{start.hash}", "X-Accel-Buffering": "no"}
+    return Response(pieces, content_type=CONTENT_TYPE, headers=headers)
+
+
+def _start(here: Node, after: int | None) -> Position:
+    start = here.events.start(after)
     if isinstance(start, Beyond):
         raise Problem(
             "regress",
             f"The log ends at {start.head}, the request has seen {after}: a restored backup, a lost failover or "
             f"another database. Find out which before you go on.",
         )
-    if not here.exports.enter():
-        raise Problem("too_many_exports", "Too many event streams and exports run here.", headers={"Retry-After": "5"})
-    try:
-        pieces = Pieces(here.exports, told.stream(start, _watch(here, who)))
-    except BaseException:
-        here.exports.leave()
-        raise
-    headers = {"Haltline-After": f"{start.seq}:{start.hash}", "X-Accel-Buffering": "no"}
-    return Response(pieces, content_type=CONTENT_TYPE, headers=headers)
+    return start
 
 
 def _after(queried: int | None) -> int | None:
@@ -122,5 +125,4 @@ def _watch(here: Node, who: Principal) -> Watch:
         view=who.tenants,
         stands=lambda: here.tokens.stands(who),
         gone=lambda: gone(environ),
-        ending=lambda: here.exports.ending,
     )

@@ -18,8 +18,9 @@ from app.api.operations import (
     may_fail,
 )
 from app.api.problems import Problem
-from app.api.schemas import FlagAtOut, FlagsOut, FlagsQuery
+from app.api.schemas import FlagsQuery
 from app.api.shapes import flag, standing
+from app.api.shown import FlagAtOut, FlagsOut
 from app.domain.access import Permission
 from app.domain.etags import matches
 from app.service.refresher import Unready

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from app.api.auth import CHALLENGE
 from app.api.connections import gone
@@ -18,6 +18,9 @@ from app.service.published import Published
 from app.service.refresher import Unready
 from app.service.streams import Stream, Streams
 from haltline.flips import Position
+
+NEAR: Final = 200
+"""How many entries a worker may be behind to be answered in place: some 100 KiB."""
 
 AGAIN: Final[Mapping[str, str]] = {"Retry-After": "1"}
 
@@ -62,6 +65,10 @@ def applied_of(members: dict[str, object]) -> Applied:
     return Applied(ack, members.get("namespace"), members["epoch"], members["hash"])  # type: ignore[arg-type]
 
 
+Follow: TypeAlias = Callable[[Stream, bytes, Published, int], bytes | None]
+"""Answers the request that follows a stream; see :meth:`StreamReply.follow`."""
+
+
 class StreamReply:
     """The frames of one stream, each a line, as they come due; closing it ends the stream, once.
 
@@ -71,11 +78,14 @@ class StreamReply:
         send_within_s: how long each later frame may take to be accepted, seconds: half a ttl.
     """
 
-    def __init__(self, streams: Streams, stream: Stream, first: bytes, *, send_within_s: float) -> None:
+    def __init__(
+        self, streams: Streams, stream: Stream, first: bytes, *, send_within_s: float, follow: Follow | None = None
+    ) -> None:
         self.first = first
         self.send_within_s = send_within_s
         self.stream: Stream = stream
         self._streams: Streams | None = streams
+        self._follow = follow
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the frames."""
@@ -85,6 +95,19 @@ class StreamReply:
             if line is None:
                 return
             yield line
+
+    def follow(self, body: bytes, published: Published, *, received_at_us: int) -> bytes | None:
+        """Return the first frame of the stream that follows on the same connection, which this one is from now on.
+
+        Args:
+            body: the body of the worker's next request; its head is that of the one before.
+            published: what a read of the log has brought that began after the request was received.
+            received_at_us: when it was received: raw clock of this process, microseconds, rounded up.
+
+        Returns:
+            the frame, a line; None where the request has to be answered in the usual way.
+        """
+        return self._follow(self.stream, body, published, received_at_us) if self._follow is not None else None
 
     def close(self) -> None:
         """End the stream."""
@@ -104,10 +127,11 @@ def turn(here: Node, environ: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         Problem: it did not come in time: the node has as much to do as it takes.
     """
-    if not here.turns.take(_patience_s(here)):
+    waited = not here.turns.take_now()
+    if waited and not here.turns.take(_patience_s(here)):
         raise Problem("busy", headers=AGAIN)
     try:
-        if gone(environ):
+        if waited and gone(environ):
             # Its caller has not waited for so long: nothing is worth less than an answer to nobody.
             raise Problem("busy", headers=AGAIN)
         yield
@@ -131,8 +155,14 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
     return _granted(here, who, asked, received_at_us)[0]
 
 
-def stream(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> StreamReply:
-    """Return the stream of frames that answers a lease request; see :func:`grant`. Whoever gets it must close it."""
+def stream(
+    here: Node, who: Principal, asked: Asked, *, received_at_us: int, follow: Follow | None = None
+) -> StreamReply:
+    """Return the stream of frames that answers a lease request; see :func:`grant`. Whoever gets it must close it.
+
+    Args:
+        follow: answers the request that follows on the same connection.
+    """
     streams = here.streams
     if streams.full:
         raise Problem("busy", headers=AGAIN)
@@ -143,8 +173,47 @@ def stream(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> 
         streams.end(begun)
         raise
     streams.sent(begun, published)
-    first = b'%s,"ack_within_ms":%d}\n' % (first[:-1], streams.ack_within_ms)
-    return StreamReply(streams, begun, first, send_within_s=published.ttl.ttl_ms / 2_000)
+    first = _first(here, first)
+    return StreamReply(streams, begun, first, send_within_s=published.ttl.ttl_ms / 2_000, follow=follow)
+
+
+def again(here: Node, stream: Stream, asked: Asked, published: Published, *, received_at_us: int) -> bytes | None:
+    """Have a stream that has lasted long enough followed by another one, and return that one's first frame, a line.
+
+    Nothing is looked up and nobody waits: the token was verified when its stream began, and the log, read after this
+    request was received, says that it was not revoked since. Whoever is far behind, or knows nothing, is answered in
+    the usual way: its frame is large.
+
+    Args:
+        here: the node that serves the request.
+        stream: the stream that has ended.
+        asked: what its worker sent then, on the same connection and with the same token.
+        published: what a read of the log has brought that began after the request was received.
+        received_at_us: when it was received: raw clock of this process, microseconds, rounded up.
+
+    Returns:
+        the frame; None if anything stands against it: :func:`stream` says what.
+    """
+    if not asked.stream or asked.namespace not in (None, here.namespace) or not here.tokens.stands(stream.who):
+        return None
+    if published.read_at_us <= received_at_us or here.streams.over(published):
+        return None
+    behind = published.replica.position.seq - asked.request.seq
+    if asked.request.seq == 0 or behind > NEAR or published.tail.position(asked.request.seq) is None:
+        return None
+    frame = here.frames.frame(published, asked.request, view=stream.view, received_at_us=received_at_us)
+    if not isinstance(frame, bytes):
+        return None
+    if asked.ack is not None:
+        here.acks.heard(asked.ack)
+    here.streams.again(stream)
+    here.streams.sent(stream, published)
+    return _first(here, frame)
+
+
+def _first(here: Node, frame: bytes) -> bytes:
+    """Return a frame as the first of a stream."""
+    return b'%s,"ack_within_ms":%d}\n' % (frame[:-1], here.streams.ack_within_ms)
 
 
 def acknowledge(here: Node, applied: Applied) -> None:
@@ -157,7 +226,7 @@ def acknowledge(here: Node, applied: Applied) -> None:
     _same_namespace(here, applied.namespace)
     published = here.refresher.published
     if published is None:
-        raise Problem("stale", headers=AGAIN)
+        raise Problem("stale")
     # Another node may have told the worker a moment before this one has read it: refused, too, and nobody waits for it.
     # What a caller names must not keep the turns of those who ask for a lease; the next lease request says it again.
     position = Position(applied.ack.seq, applied.hash)
@@ -177,7 +246,7 @@ def _granted(here: Node, who: Principal, asked: Asked, received_at_us: int) -> t
     published = here.refresher.read_after(received_at_us)
     if isinstance(published, Unready):
         if published is Unready.STALE:
-            raise Problem("stale", headers=AGAIN)
+            raise Problem("stale")
         raise Problem("diverged")
     # The read may have brought this very token's revocation: then it grants nothing any more.
     if not here.tokens.holds(who):

@@ -10,7 +10,7 @@ from app.api.auth import node
 from app.api.metrics import Metrics
 from app.api.operations import Blueprint, may_fail
 from app.api.problems import Problem
-from app.api.schemas import HealthOut
+from app.api.shown import HealthOut
 from app.service.refresher import Unready
 
 blueprint: Final = Blueprint("health", __name__, description="for those who run the service")

@@ -16,7 +16,8 @@ from app.api.operations import (
     Blueprint,
     may_fail,
 )
-from app.api.schemas import KillBody, KillOut
+from app.api.schemas import KillBody
+from app.api.shown import KillOut
 from app.domain.access import Permission
 
 blueprint: Final = Blueprint("kills", __name__, description="stop a target")

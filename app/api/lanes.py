@@ -13,40 +13,37 @@ from flask import Flask, request
 
 from app.api import acks, events, flags, health, kills, lease, log, revives, settings, tokens
 from app.api.problems import Problem
+from app.domain.lanes import Lane
 
-ALL: Final = "all"
-CONTROL: Final = "control"
-WORKER: Final = "worker"
-
-_ROUTES: Final[dict[str, tuple[ModuleType, ...]]] = {
-    CONTROL: (kills, revives, flags, log, events, tokens, settings),
-    WORKER: (lease, acks),
+_ROUTES: Final[dict[Lane, tuple[ModuleType, ...]]] = {
+    Lane.CONTROL: (kills, revives, flags, log, events, tokens, settings),
+    Lane.WORKER: (lease, acks),
 }
 _BOTH: Final = (health,)
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _WHAT_TO_DO: Final = {
-    CONTROL: "Send it to the address of a control lane: name that in HALTLINE_URL or --url.",
-    WORKER: "Send it to the address of a worker lane: name that in the worker's HALTLINE_URL.",
+    Lane.CONTROL: "Send it to the address of a control lane: name that in HALTLINE_URL or --url.",
+    Lane.WORKER: "Send it to the address of a worker lane: name that in the worker's HALTLINE_URL.",
 }
 
 
-def served(lane: str) -> Iterator[ModuleType]:
+def served(lane: Lane) -> Iterator[ModuleType]:
     """Yield the modules whose routes a process serves.
 
     Args:
-        lane: ``all``, ``control`` or ``worker``, as app.config.Lane has them.
+        lane: the lane of the process.
     """
     for each, modules in _ROUTES.items():
-        if lane in {ALL, each}:
+        if lane in {Lane.ALL, each}:
             yield from modules
     yield from _BOTH
 
 
-def refuse_others(app: Flask, lane: str) -> None:
+def refuse_others(app: Flask, lane: Lane) -> None:
     """Have ``app`` answer every route of the other lane, whatever the method, with where it is."""
     for other, modules in _ROUTES.items():
-        if lane not in {ALL, other}:
+        if lane not in {Lane.ALL, other}:
             for rule in _rules(modules):
                 app.add_url_rule(
                     rule, f"{other}:{rule}", _refusal(lane, other), methods=_METHODS, provide_automatic_options=False
@@ -61,7 +58,7 @@ def _rules(modules: tuple[ModuleType, ...]) -> list[str]:
     return sorted({rule.rule for rule in nowhere.url_map.iter_rules()})
 
 
-def _refusal(lane: str, other: str) -> Any:
+def _refusal(lane: Lane, other: Lane) -> Any:
     def refuse(**_ids: str) -> NoReturn:
         raise Problem(
             "wrong_lane",

@@ -9,7 +9,8 @@ from flask import Response, g, request
 from app.api.auth import needs, node, principal
 from app.api.granting import asked_of, grant, stream, turn
 from app.api.operations import EXAMPLE_EPOCH, EXAMPLE_HASH, WRITES, Blueprint, may_fail
-from app.api.schemas import FrameOut, LeaseBody
+from app.api.schemas import LeaseBody
+from app.api.shown import FrameOut
 from app.domain.access import Permission
 
 blueprint: Final = Blueprint("lease", __name__, description="what workers ask")

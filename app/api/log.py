@@ -20,8 +20,9 @@ from app.api.operations import (
 )
 from app.api.pieces import Pieces
 from app.api.problems import Problem
-from app.api.schemas import EntryOut, ExportQuery, LogOut, LogQueryArgs
+from app.api.schemas import ExportQuery, LogQueryArgs
 from app.api.shapes import standing
+from app.api.shown import EntryOut, LogOut
 from app.domain.access import Permission
 from app.domain.moments import parse_moment
 from app.service.frames import View
@@ -132,13 +133,13 @@ def export(query: dict[str, Any]) -> Response:
     if last is not None and last < first:
         raise Problem("invalid_fields", errors={"to": ["It is less than from."]})
     exports = node().exports
-    if not exports.enter():
-        raise Problem("too_many_exports", headers={"Retry-After": "5"})
+    if not exports.places.enter():
+        raise Problem("too_many_exports", "Too many exports run here.", headers={"Retry-After": "5"})
     try:
         span = exports.range(first=first, last=last)
-        lines = Pieces(exports, exports.lines(span, principal().tenants))
+        lines = Pieces(exports.places, exports.lines(span, principal().tenants))
     except BaseException:
-        exports.leave()
+        exports.places.leave()
         raise
     return Response(
         lines,

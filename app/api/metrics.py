@@ -42,7 +42,19 @@ class NodeCollector(Collector):
             "1 if this node refuses leases for good, because the log is not the one it read before",
             value=float(refresher.halted is not None),
         )
+        skew = self._node.skew.seconds
+        if skew is not None:
+            yield GaugeMetricFamily(
+                "haltline_clock_ahead_seconds",
+                "By how much this node's wall clock was ahead of the database's when they were compared last",
+                value=skew,
+            )
         yield GaugeMetricFamily("haltline_streams", "Open lease streams", value=float(self._node.streams.open))
+        yield CounterMetricFamily(
+            "haltline_streams_followed",
+            "Lease streams that began right after another one on their connection",
+            self._node.streams.followed,
+        )
         yield GaugeMetricFamily("haltline_workers", "Workers heard of lately", value=float(self._node.acks.workers))
         yield CounterMetricFamily("haltline_acks", "Positions that workers have acknowledged", self._node.acks.count)
 

@@ -10,7 +10,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from app.api.problems import CONTENT_TYPE, KINDS, body_of, on_http
-from app.api.schemas import ProblemOut
+from app.api.shown import ProblemOut
 from app.api.strict_json import StrictParser
 
 F = TypeVar("F", bound=Callable[..., Any])

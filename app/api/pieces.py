@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.service.exports import Exports
+from app.service.places import Places
 
 
 class Pieces:
@@ -13,16 +13,16 @@ class Pieces:
     The first piece is made at once, before a status is sent: what fails until then is still answered with a problem.
     """
 
-    def __init__(self, exports: Exports, pieces: Iterator[bytes]) -> None:
+    def __init__(self, places: Places, pieces: Iterator[bytes]) -> None:
         """Take over a place.
 
         Args:
-            exports: where the place was taken; whoever took it gives it back itself if this raises.
+            places: where the place was taken; whoever took it gives it back itself if this raises.
             pieces: makes them.
         """
         self._first = next(pieces, b"")
         self._rest = pieces
-        self._exports: Exports | None = exports
+        self._places: Places | None = places
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield them all."""
@@ -33,6 +33,6 @@ class Pieces:
 
     def close(self) -> None:
         """Give the place back, once."""
-        exports, self._exports = self._exports, None
-        if exports is not None:
-            exports.leave()
+        places, self._places = self._places, None
+        if places is not None:
+            places.leave()

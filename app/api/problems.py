@@ -68,6 +68,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The worker has seen more than this log holds",
         "Find out whether the database was restored or replaced before anything runs again.",
     ),
+    "clocks_apart": Kind(
+        409,
+        "The clocks of node and database differ by over a second",
+        "Set the time service of both hosts right, then change it again; nothing was changed.",
+    ),
     "stale_view": Kind(412, "The target was flipped since you looked", "Read its flag again, then decide anew."),
     "body_too_large": Kind(413, "The body is too large", "Send at most 16 KiB."),
     "uri_too_long": Kind(414, "The address is too long", "Send a shorter one."),
@@ -96,7 +101,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "busy": Kind(503, "The node has as much to do as it takes", "Ask another node, or this one again in a second."),
     "too_many_exports": Kind(
-        503, "Too many exports and event streams run already", "Ask again when one of them has ended."
+        503, "Too many exports or event streams run already", "Ask again when one of them has ended."
     ),
 }
 
@@ -161,6 +166,8 @@ def unknown() -> Problem:
     return Problem("outcome_unknown", headers={"Retry-After": "1"}, outcome="unknown")
 
 
+_LEASE: Final = "/v1/lease"
+
 _BY_STATUS: Final = {
     400: "bad_request",
     401: "unauthenticated",
@@ -219,7 +226,11 @@ def _route() -> str:
 
 def _on_unavailable(error: StoreUnavailable) -> Response:
     _log.warning("store_unavailable", route=_route(), detail=str(error))
-    return reply(unavailable())
+    problem = unavailable()
+    if request.path == _LEASE:
+        # A database that was away for a moment must not cost a worker its lease: it asks again by its own rules.
+        problem.headers.pop("Retry-After")
+    return reply(problem)
 
 
 def _on_unknown(error: OutcomeUnknown) -> Response:

@@ -18,7 +18,8 @@ from app.api.operations import (
     may_fail,
 )
 from app.api.problems import Problem
-from app.api.schemas import ReviveBody, ReviveOut
+from app.api.schemas import ReviveBody
+from app.api.shown import ReviveOut
 from app.domain.access import Permission
 from app.domain.etags import TAGS_PATTERN
 

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.api.auth import authenticate
 from app.api.fields import grammar
-from app.api.granting import AGAIN, Applied, Asked, StreamReply, acknowledge, applied_of, asked_of, grant, stream, turn
+from app.api.granting import (
+    AGAIN,
+    Applied,
+    Asked,
+    StreamReply,
+    acknowledge,
+    again,
+    applied_of,
+    asked_of,
+    grant,
+    stream,
+    turn,
+)
 from app.api.lease import STREAM_TYPE, UNBUFFERED
 from app.api.metrics import Metrics
 from app.api.problems import CONTENT_TYPE, Problem, body_of
@@ -24,6 +36,8 @@ from app.api.schemas import AckBody, LeaseBody
 from app.api.strict_json import BODY_LIMIT
 from app.domain.access import Permission
 from app.service.node import Node
+from app.service.published import Published
+from app.service.streams import Stream
 from haltline.canonical import MAX_INTEGER, parse
 from haltline.errors import InvalidDocument
 
@@ -35,9 +49,6 @@ ACKS: Final = "/v1/acks"
 
 FAILED: Final = "haltline.failed"
 """Where the environment of a request has what the application has to raise instead of serving it."""
-
-SEND_WITHIN: Final = "haltline.send_within"
-"""Where a server finds how long each piece of a stream after the first may take to be accepted, seconds."""
 
 _OK: Final = f"{HTTPStatus.OK.value} {HTTPStatus.OK.phrase}"
 _DONE: Final = f"{HTTPStatus.NO_CONTENT.value} {HTTPStatus.NO_CONTENT.phrase}"
@@ -190,14 +201,23 @@ class Shortcut:
         who = authenticate(self._node, environ.get("HTTP_AUTHORIZATION"), Permission.LEASE)
         reply: StreamReply | list[bytes]
         if asked.stream:
-            reply = stream(self._node, who, asked, received_at_us=received_at_us)
-            environ[SEND_WITHIN] = reply.send_within_s
+            reply = stream(self._node, who, asked, received_at_us=received_at_us, follow=self._follow)
             start_response(_OK, [*self._stream])
         else:
             reply = [grant(self._node, who, asked, received_at_us=received_at_us)]
             start_response(_OK, [*self._frame, ("Content-Length", str(len(reply[0])))])
         self._metrics.count(LEASE, "POST", HTTPStatus.OK, time.perf_counter() - began_s)
         return reply
+
+    def _follow(self, ended: Stream, body: bytes, published: Published, received_at_us: int) -> bytes | None:
+        asked = asked_by(body)
+        if asked is None:
+            return None
+        first = again(self._node, ended, asked, published, received_at_us=received_at_us)
+        if first is not None:
+            seconds = (self._node.clocks.raw_us_ceil() - received_at_us) / 1_000_000
+            self._metrics.count(LEASE, "POST", HTTPStatus.OK, seconds)
+        return first
 
     def _acked(
         self, environ: WSGIEnvironment, start_response: StartResponse, data: bytes, began_s: float

@@ -7,8 +7,9 @@ from typing import Any, Final
 from app.api.auth import needs, node, principal
 from app.api.operations import EXAMPLE_AT, QUERIES, WRITES, Blueprint, may_fail
 from app.api.problems import Problem
-from app.api.schemas import IssuedOut, TokenBody, TokensOut, TokensQuery
+from app.api.schemas import TokenBody, TokensQuery
 from app.api.shapes import token
+from app.api.shown import IssuedOut, TokensOut
 from app.domain.access import Permission, Role
 from app.domain.tokens import TOKEN_ID_PATTERN, check_binding, is_token_id
 from haltline.errors import InvalidTarget

@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.config import Config
+from app.domain.lanes import Lane
 from app.factory import create_node
 from app.service.journal import configure
 from app.service.node import Node
@@ -33,7 +34,7 @@ def existing(config: Config) -> Iterator[Node]:
     """
     configure("error")
     _look(config)
-    store = open_store(config.database_url, lane="control")
+    store = open_store(config.database_url, lane=Lane.CONTROL)
     try:
         _same_namespace(store.head().namespace, config.namespace)
     except BaseException:

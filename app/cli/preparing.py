@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from typing import Final
+
 import click
 
 from app.cli.settings import WRONG
-from app.cli.tokens import every
-from app.config import Config, Lane
+from app.config import Config
 from app.domain.access import Role
-from app.factory import create_node
+from app.domain.lanes import Lane
+from app.domain.moments import moment
+from app.factory import open_log
+from app.service.clocks import Clocks, SystemClocks
+from app.service.first_admin import FIRST_ADMIN, first_admin
 from app.service.journal import configure
-from app.service.node import Node
-from app.service.store import LogDiverged, OutcomeUnknown, StoreUnavailable
+from app.service.store import FirstToken, LogDiverged, OutcomeUnknown, Store, StoreUnavailable
+from app.storage import open_store
 
-FIRST_ADMIN = "admin"
-"""The subject of the token that the first start makes."""
+FRESH_S: Final = 60.0
+"""For how long after the first admin token was made the starts that follow say where it was printed, seconds."""
 
 
 def prepare(config: Config) -> int:
@@ -24,29 +31,46 @@ def prepare(config: Config) -> int:
         the exit status: 0, or 2 where the database cannot be used; what to do was said on standard error.
     """
     configure("warning")
+    clocks = SystemClocks()
     try:
-        node = create_node(config)
+        store = open_store(config.database_url, lane=config.lane)
         try:
-            node.store.head()
+            open_log(store, config, clocks)
             if config.lane is not Lane.WORKER:  # whoever runs that machine need not be able to kill
-                _first_admin(node, config)
+                _first_admin(store, config, clocks)
         finally:
-            node.close()
+            store.close()
     except (StoreUnavailable, OutcomeUnknown, LogDiverged) as error:
         click.echo(f"haltline-server: {error}", err=True)
         return WRONG
     return 0
 
 
-def _first_admin(node: Node, config: Config) -> None:
-    if any(each.role == Role.ADMIN.value for each in every(node)):
+def _here(config: Config) -> str:
+    """Return which process this is, for whoever looks for what it printed."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname(), flags=re.ASCII)[:100] or "host"
+    return f"{host}, {config.bind}"
+
+
+def _first_admin(store: Store, config: Config, clocks: Clocks) -> None:
+    here = _here(config)
+    try:
+        made = first_admin(store, clocks, namespace=config.namespace, shown_by=here)
+    except OutcomeUnknown:
+        click.echo(
+            "The first admin token may have been made, and nobody has it. If the next start prints none:", err=True
+        )
+        _another(err=True)
+        raise
+    if isinstance(made, FirstToken):
+        if made.shown_by and made.token.created_at >= moment(clocks.wall() - FRESH_S):
+            _made_before(made, here)
         return
-    issued = node.tokens.issue(subject=FIRST_ADMIN, role=Role.ADMIN, actor=FIRST_ADMIN)
     # Standard output and nothing else: the journal goes to standard error and never sees it.
     click.echo("This is the first start. The admin token, shown this once and kept nowhere:")
     click.echo()
     click.echo(f"    export HALTLINE_URL={'https' if config.tls_cert else 'http'}://{config.bind}")
-    click.echo(f"    export HALTLINE_TOKEN={issued.text}")
+    click.echo(f"    export HALTLINE_TOKEN={made.text}")
     click.echo()
     if config.embedded:
         click.echo('Then: haltline kill run r-42 --reason "why"')
@@ -60,3 +84,21 @@ def _first_admin(node: Node, config: Config) -> None:
         click.echo(f"    haltline-server token create --role {role.value} --subject {subject}")
     click.echo()
     click.echo('Then, as the operator: haltline kill run r-42 --reason "why"')
+
+
+def _made_before(first: FirstToken, here: str) -> None:
+    made = f"The first admin token ({first.token.token_id}) was made at {first.token.created_at}"
+    if first.shown_by == here:
+        # Or shown to nobody: that start may have lost its connection while the token was committed.
+        click.echo(f"{made}, by an earlier start here.")
+        click.echo("It was printed then, unless that start failed. See its standard output, or its journal.")
+    else:
+        click.echo(f"{made}, and printed by")
+        click.echo(f"another process that started then: {first.shown_by}. See its standard output, or its journal.")
+    click.echo("If nobody has it, make another with the settings of this service:")
+    _another()
+
+
+def _another(*, err: bool = False) -> None:
+    click.echo(err=err)
+    click.echo(f"    haltline-server token create --role {Role.ADMIN.value} --subject {FIRST_ADMIN}", err=err)

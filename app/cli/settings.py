@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import click
 
-from app.config import LEVELS, STREAMS_MAX, Config, ConfigInvalid, Lane, from_env
+from app.config import LEVELS, STREAMS_MAX, Config, ConfigInvalid, from_env
+from app.domain.lanes import Lane
 
 WRONG: Final = 2
 """Exit status: usage or configuration."""
@@ -70,9 +71,7 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--namespace", metavar="NAME", help="HALTLINE_NAMESPACE; default `default`")
     @click.option("--ttl-ms", metavar="MS", help="HALTLINE_TTL_MS: lease ttl of a new log; default 1000")
     @click.option("--log-level", type=click.Choice(LEVELS), help="HALTLINE_LOG_LEVEL; default info")
-    @click.option(
-        "--lane", type=click.Choice([each.value for each in Lane]), help="HALTLINE_LANE; default all: both on one port"
-    )
+    @click.option("--lane", type=click.Choice(LANES), help="HALTLINE_LANE; default all: both on one port")
     @click.option("--redis-url", metavar="URL", help="HALTLINE_REDIS_URL: rings between nodes; default none")
     @click.option("--tls-cert", metavar="FILE", help="HALTLINE_TLS_CERT: certificate chain, PEM; default plain HTTP")
     @click.option("--tls-key", metavar="FILE", help="HALTLINE_TLS_KEY: its private key, PEM")

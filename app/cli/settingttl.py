@@ -11,7 +11,7 @@ from app.cli.direct import existing
 from app.cli.settings import fail
 from app.cli.tokens import ACTOR
 from app.config import Config
-from app.service.settings import Settings
+from app.service.settings import ClocksApart
 from app.service.store import LogDiverged, OutcomeUnknown, StoreUnavailable, Ttl
 
 
@@ -20,15 +20,14 @@ def settings(config: Config, *, ttl_ms: int | None, as_json: bool) -> None:
     seq: int | None = None
     try:
         with existing(config) as node:
-            here = Settings(node.store, node.clocks, ring=node.bell.ring)
             if ttl_ms is None:
-                ttl = here.read()
+                ttl = node.settings.read()
             else:
-                changed = here.change(ttl_ms=ttl_ms, actor=ACTOR)
+                changed = node.settings.change(ttl_ms=ttl_ms, actor=ACTOR)
                 seq, ttl = changed.seq, changed.ttl
     except OutcomeUnknown as error:
         raise fail(f"it is not known whether this happened: {error}. Type it again: it is never done twice") from None
-    except (StoreUnavailable, LogDiverged) as error:
+    except (ClocksApart, StoreUnavailable, LogDiverged) as error:
         raise fail(str(error)) from None
     if as_json:
         click.echo(json.dumps({**shown(ttl), "seq": seq}))

@@ -16,7 +16,20 @@ NOT_KNOWN: Final = math.inf
 """``changed_at`` of a ttl as long as nobody has written down when its change was in force."""
 
 
-def effective_at(committed: float, *, ttl_ms: int, changed_at: float = 0.0, before_ms: int = 0) -> float:
+ALONE_S: Final = CLOCKS_APART_S / 2
+"""How far one node's clock may be from the database's, seconds: two such nodes are not too far from each other."""
+
+RECENT_S: Final = 2 * TTL_MAX_MS / 1000
+"""For how long after a change a kill of a node whose clock is wrong promises the longer ttl, seconds.
+
+An older lease runs for half of it at most. The other half is for the measure of the clock, which is out by what the
+question to the database took.
+"""
+
+
+def effective_at(
+    committed: float, *, ttl_ms: int, changed_at: float = 0.0, before_ms: int = 0, ahead: float = 0.0
+) -> float:
     """Return when the last lease granted without the flip has ended, in seconds since the Unix epoch.
 
     Args:
@@ -25,9 +38,12 @@ def effective_at(committed: float, *, ttl_ms: int, changed_at: float = 0.0, befo
         changed_at: when its last change was in force for every read, or later, seconds since the Unix epoch; 0 if it
             was never changed, infinity if that is not known.
         before_ms: for how long after it a lease of an earlier ttl may still run.
+        ahead: how far the node's clock is ahead of the database's, seconds, as far as that is known.
     """
     promised = committed + min(ttl_ms, TTL_MAX_MS) / 1000
     if changed_at > 0:
+        if abs(ahead) > ALONE_S and committed - ahead - changed_at < RECENT_S:
+            changed_at = committed  # of a clock that is wrong: it cannot say how long ago the change was
         # The flip was written under the lock that the change had held before: the change is never the later of them.
         promised = max(promised, min(changed_at, committed) + min(before_ms, TTL_MAX_MS) / 1000)
     return promised

@@ -48,7 +48,6 @@ class Acks:
 
     def __init__(self, refresher: Refresher, clocks: Clocks) -> None:
         """Follow what ``refresher`` publishes, to know how old the news in an ack is."""
-        self._refresher = refresher
         self._clocks = clocks
         self._lock = threading.Lock()
         self._heard: TTLCache[tuple[str, str], Ack] = TTLCache(WORKERS, SILENT_S, timer=clocks.monotonic)

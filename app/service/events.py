@@ -18,6 +18,7 @@ import structlog
 
 from app.service.clocks import Clocks
 from app.service.frames import View, in_view
+from app.service.places import Places
 from app.service.published import Kept, Published, stub
 from app.service.refresher import Refresher
 from app.service.store import LogDiverged, LogRow, Store, StoreUnavailable
@@ -76,17 +77,21 @@ class Watch:
         view: what the reader's token may see.
         stands: whether that token is still good.
         gone: whether the reader is known to have left.
-        ending: whether the process is about to end.
     """
 
     view: View
     stands: Callable[[], bool]
     gone: Callable[[], bool]
-    ending: Callable[[], bool]
 
 
 class Events:
-    """Event streams over what one node publishes."""
+    """Event streams over what one node publishes.
+
+    Attributes:
+        places: how many may run at once.
+        lasts_s: how long a stream lasts, give or take a tenth, seconds.
+        ending: whether streams have to end, because the process is about to.
+    """
 
     def __init__(self, refresher: Refresher, store: Store, clocks: Clocks, *, lasts_s: float = LASTS_S) -> None:
         """Set up.
@@ -100,10 +105,16 @@ class Events:
         self._refresher = refresher
         self._store = store
         self._clocks = clocks
-        self._lasts_s = lasts_s
+        self.lasts_s = lasts_s
+        self.places: Final = Places()
+        self.ending = False
+
+    def close(self) -> None:
+        """Have every stream end soon."""
+        self.ending = True
 
     def start(self, after: int | None) -> Position | Beyond:
-        """Return the position that a stream begins after.
+        """Return the position that a stream begins after. It may read the database: take a place first.
 
         Args:
             after: the seq of the last entry that the reader has; None for the head as it is now.
@@ -135,8 +146,8 @@ class Events:
         yield _PREAMBLE.format(RETRY_MS, start.seq).encode("ascii")
         now = self._clocks.monotonic
         reached, spoke_at = start, now()
-        ends_at = spoke_at + self._lasts_s * random.SystemRandom().uniform(0.9, 1.1)
-        while not watch.ending() and (left := ends_at - now()) > 0:
+        ends_at = spoke_at + self.lasts_s * random.SystemRandom().uniform(0.9, 1.1)
+        while not self.ending and (left := ends_at - now()) > 0:
             wait = min(LOOK_S, left, max(0.0, spoke_at + PING_S - now()))
             published = self._refresher.wait_beyond(reached.seq, wait)
             if watch.gone():

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from app.service.frames import View
+from app.service.places import Places
 from app.service.store import LogDiverged, LogRow, Store
 from app.service.views import shown
 from haltline.flips import GENESIS_HASH, Position
 
 PAGE: Final = 2_000
 """How many entries are read at a time."""
-
-AT_ONCE: Final = 64
-"""How many exports and event streams may run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +30,15 @@ class Range:
 
 
 class Exports:
-    """Hands out exports, at most 64 at a time, event streams included.
+    """Makes exports.
 
     Attributes:
-        ending: whether event streams have to end, because the process is about to.
+        places: how many may run at once.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._places = threading.BoundedSemaphore(AT_ONCE)
-        self.ending = False
-
-    def enter(self) -> bool:
-        """Take a place, if one is free; whoever took it must :meth:`leave`."""
-        return self._places.acquire(blocking=False)
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self._places.release()
-
-    def close(self) -> None:
-        """Have event streams end soon; an export goes on to its end as long as it may."""
-        self.ending = True
+        self.places: Final = Places()
 
     def range(self, *, first: int, last: int | None) -> Range:
         """Return what an export from ``first`` to ``last`` covers; it ends at the head where ``last`` lies beyond.

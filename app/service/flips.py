@@ -15,6 +15,7 @@ from app.domain.etags import seen_versions
 from app.domain.moments import moment, moment_after
 from app.domain.promises import effective_at
 from app.service.clocks import Clocks
+from app.service.skew import Skew
 from app.service.store import (
     Committed,
     FlipIdTaken,
@@ -58,16 +59,18 @@ FlipOutcome: TypeAlias = Flipped | FlipIdTaken | StaleView | NoSuchHold | StoreF
 class Flips:
     """What operators and releasers do to the log."""
 
-    def __init__(self, store: Store, clocks: Clocks, *, ring: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, clocks: Clocks, skew: Skew, *, ring: Callable[[int], None]) -> None:
         """Set up.
 
         Args:
             store: where the log is kept.
             clocks: the wall clock for the log's time stamps, the raw one for what is promised.
+            skew: how far the wall clock is from the database's, as it was measured last.
             ring: called with the position of each flip after its commit; must return at once.
         """
         self._store = store
         self._clocks = clocks
+        self._skew = skew
         self._ring = ring
 
     def kill(self, principal: Principal, target: Target, *, reason: str, flip_id: str | None) -> FlipOutcome:
@@ -146,7 +149,13 @@ class Flips:
         seq = result.row.position.seq
         self._ring(seq)
         ttl = result.ttl
-        promised = effective_at(committed, ttl_ms=ttl.ttl_ms, changed_at=ttl.changed_at, before_ms=ttl.before_ms)
+        promised = effective_at(
+            committed,
+            ttl_ms=ttl.ttl_ms,
+            changed_at=ttl.changed_at,
+            before_ms=ttl.before_ms,
+            ahead=self._skew.seconds or 0.0,
+        )
         if not result.replayed:
             _log.info(
                 what,

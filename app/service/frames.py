@@ -7,26 +7,17 @@ built once for each published state.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from app.service.published import Published
+from app.service.snapshots import Snapshots
 from haltline.flips import GENESIS_HASH, Position
-from haltline.scopes import Scope, Target, parse_target
+from haltline.scopes import Scope, Target
 
 FRAME_VERSION: Final = 1
 CACHED_PARTS: Final = 1_024
-
-SNAPSHOTS: Final = 64
-"""For how many views a snapshot is kept."""
-
-BEHIND: Final = 1_000
-"""How many entries a kept snapshot may be behind: it is sent with those that came since, instead of being made anew.
-
-One of 100,000 holds takes half a second to make, and some 20 MiB.
-"""
 
 View: TypeAlias = tuple[str, ...] | None
 """The tenants that a token is bound to, sorted; None where it sees everything."""
@@ -70,16 +61,6 @@ def in_view(target: Target | None, view: View) -> bool:
     return view is None or target.scope is not Scope.TENANT or target.id in view
 
 
-def snapshot(published: Published, view: View) -> dict[str, Any]:
-    """Return the snapshot of a state as one view shows it: other tenants' holds and marks are left out."""
-    members = published.replica.snapshot()
-    if view is None:
-        return members
-    members["holds"] = [each for each in members["holds"] if in_view(parse_target(each["target"]), view)]
-    members["marks"] = {key: mark for key, mark in members["marks"].items() if in_view(parse_target(key), view)}
-    return members
-
-
 def _text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
@@ -100,7 +81,7 @@ class Frames:
         """
         self._namespace = namespace
         self._timebase = timebase
-        self._snapshots: OrderedDict[View, tuple[Position, str]] = OrderedDict()
+        self._snapshots = Snapshots()
         self._memo: tuple[Published, dict[tuple[View, int], str], dict[tuple[View, int], bytes]] | None = None
 
     def frame(
@@ -126,9 +107,13 @@ class Frames:
         refused = self.refusal(published, request.epoch, Position(request.seq, request.hash or GENESIS_HASH), past)
         if refused is not None:
             return refused
-        start = request.seq if request.seq > 0 and published.tail.position(request.seq) is not None else -1
-        part = self._part(published, view, start)
-        return f'{part},"nonce":{_text(request.nonce)},"received_at":{received_at_us}}}'.encode()
+        asked = f',"nonce":{_text(request.nonce)},"received_at":{received_at_us}}}'
+        if request.seq > 0 and published.tail.position(request.seq) is not None:
+            return (self._part(published, view, request.seq) + asked).encode()
+        # Nothing as large as a snapshot is remembered for a view, nor copied more than this once.
+        snapshot = self._snapshots.of(published)
+        part = self._part(published, view, snapshot.position.seq).encode()
+        return self._snapshots.joined((part, b',"snapshot":', *snapshot.pieces(view), asked.encode()))
 
     def next(self, published: Published, view: View, cursor: int) -> bytes | None:
         """Return a later frame of a stream, a line: the same bytes for every stream with this view and position.
@@ -196,10 +181,6 @@ class Frames:
 
     def _common(self, published: Published, view: View, start: int) -> str:
         position = published.replica.position
-        tail = ""
-        if start < 0:
-            begun, told = self._snapshot(published, view)
-            start, tail = begun.seq, f',"snapshot":{told}'
         common: Mapping[str, object] = {
             "v": FRAME_VERSION,
             "namespace": self._namespace,
@@ -214,17 +195,4 @@ class Frames:
             "tenants": view,
         }
         sent = (each.body if in_view(each.target, view) else each.stub for each in published.tail.after(start))
-        return f'{_text(common)[:-1]},"entries":[{",".join(sent)}]{tail}'
-
-    def _snapshot(self, published: Published, view: View) -> tuple[Position, str]:
-        """Return a snapshot of this log, and its position: not far behind, and one that the tail continues."""
-        head = published.replica.position
-        kept = self._snapshots.get(view)
-        if kept is None or head.seq - kept[0].seq > BEHIND or published.tail.position(kept[0].seq) != kept[0]:
-            kept = head, _text(snapshot(published, view))
-            self._snapshots[view] = kept
-            while len(self._snapshots) > SNAPSHOTS:
-                self._snapshots.popitem(last=False)
-        else:
-            self._snapshots.move_to_end(view)
-        return kept
+        return f'{_text(common)[:-1]},"entries":[{",".join(sent)}]'

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from app.service.acks import Acks
 from app.service.clocks import Clocks
 from app.service.doorbell import BackgroundBell
+from app.service.events import Events
 from app.service.exports import Exports
 from app.service.flips import Flips
 from app.service.frames import Frames
 from app.service.refresher import Refresher
+from app.service.settings import Settings
+from app.service.skew import Skew
 from app.service.store import Store
 from app.service.streams import Streams
 from app.service.tokens import Tokens
 from app.service.turns import Turns
+from app.service.upkeep import Upkeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,15 @@ class Node:
         flips: the kill and the revive.
         refresher: the thread that reads the log.
         frames: what lease requests are answered with.
+        skew: how far its clock is from the database's.
+        settings: what holds for all nodes.
         exports: the log as JSON lines.
+        events: the log as it grows.
         streams: the lease streams that are open.
         acks: how far workers say that they are.
         turns: how many requests of workers are served at once.
         bell: tells the refreshers of all nodes that the log has grown.
+        upkeep: does now and then what no request should wait for.
     """
 
     namespace: str
@@ -43,25 +51,31 @@ class Node:
     flips: Flips
     refresher: Refresher
     frames: Frames
+    skew: Skew
+    settings: Settings
     exports: Exports
+    events: Events
     streams: Streams
     acks: Acks
     turns: Turns
     bell: BackgroundBell
+    upkeep: Upkeep
 
     def start(self) -> None:
-        """Start the refresher and the doorbell; call it in the process that serves, after any fork."""
+        """Start the refresher, the doorbell and the upkeep; call it in the process that serves, after any fork."""
         self.refresher.ensure_running()
         self.bell.start()
+        self.upkeep.start()
 
     def drain(self) -> None:
         """Have what would last end by itself soon: the process is told to stop."""
         self.streams.close()
-        self.exports.close()
+        self.events.close()
 
     def close(self) -> None:
         """End the threads, then give back the store's connections."""
         self.drain()
+        self.upkeep.close()
         self.refresher.close()
         self.bell.close()
         self.store.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
@@ -61,6 +62,8 @@ class Refresher:
         open_log: Callable[[], Head],
         forget_token: Callable[[str], None],
         use_ttl: Callable[[int], None],
+        opened: Head | None = None,
+        leisure_s: float = 0.0,
     ) -> None:
         """Set up, without starting.
 
@@ -70,6 +73,9 @@ class Refresher:
             open_log: opens the log and returns its head, making the log if there is none.
             forget_token: called with a token's id when the log says that it was revoked.
             use_ttl: called with the lease ttl, milliseconds, when it is known and when it changes.
+            opened: the head of the log where it is open already; None to open it before the first read.
+            leisure_s: how long to wait with a read that was rung for, seconds: where no worker waits for the news, it
+                is read once, after those who have workers.
         """
         self.timebase: Final = secrets.token_hex(8)
         self._store = store
@@ -77,7 +83,8 @@ class Refresher:
         self._open_log = open_log
         self._forget_token = forget_token
         self._use_ttl = use_ttl
-        self._identity: Head | None = None
+        self._identity = opened
+        self._leisure_s = leisure_s
         self._published: Published | None = None
         self._halted: str | None = None
         self._failing = False
@@ -147,6 +154,11 @@ class Refresher:
         if seq > 0 and published is not None and published.replica.position.seq >= seq:
             return
         self._rung.set()
+        self._asked.set()
+
+    def ask(self) -> None:
+        """Have the log read at the next turn that whoever waits for a read gets; it does not wait."""
+        self.ensure_running()
         self._asked.set()
 
     def read_after(self, received_at_us: int) -> Published | Unready:
@@ -255,6 +267,8 @@ class Refresher:
         left = began + ttl_s / SHARED - self._clocks.monotonic()
         if left > 0:
             self._rung.wait(left)  # only somebody who waits has asked: there may soon be more of them
+        if self._leisure_s > 0 and self._rung.is_set() and not self._closed:
+            time.sleep(self._leisure_s)
 
     def refresh(self) -> bool:
         """Read one page of the log, and publish it; what the thread does at each turn.
@@ -294,9 +308,11 @@ class Refresher:
         read_at = self._clocks.raw_us_floor()
         if before is None:
             since = moment(self._clocks.wall() - MEMORY_S)
-            head, replica = self._store.load(remember_since=since)
-            self._same_log(head)
-            self._publish(Published(replica, self._tail(replica.position), head.ttl, read_at))
+            # Not with the connections for exports: whoever holds those must not keep a node from its first lease.
+            loaded = self._store.load(remember_since=since, newest=TAIL_LENGTH)
+            self._same_log(loaded.head)
+            tail = self._tail(loaded.newest, loaded.replica.position)
+            self._publish(Published(loaded.replica, tail, loaded.head.ttl, read_at))
             return True
         page = self._store.refresh(before.replica.position, limit=PAGE)
         self._same_log(page.head)
@@ -318,30 +334,28 @@ class Refresher:
             self._publish(Published(replica, tail, before.ttl, before.read_at_us))
         return page.last
 
-    def _tail(self, end: Position) -> Tail:
-        """Return the newest entries up to ``end``, each read back whole and proven to follow the one before.
+    def _tail(self, rows: Sequence[LogRow], end: Position) -> Tail:
+        """Return the newest entries up to ``end``, each proven to follow the one before.
 
         So a node that was just started continues whoever was served by the one before, and nobody else.
         """
         seq = max(end.seq - TAIL_LENGTH, 0)
         base = reached = Position()
-        entries: list[Kept] = []
-        while seq < end.seq:
-            rows = self._store.export(after=seq, up_to=end.seq, limit=PAGE)
-            if not rows:
-                raise LogDiverged(f"the log has no entry {seq + 1}, though its head is {end.seq}")
-            for row in rows:
-                entry = self._entry(row)
-                if seq > 0 and not entries:
-                    # What came before is not read: it is what the entries from here to the head rest on.
-                    base = reached = Position(seq, entry.prev_hash)
-                if entry.position.seq != seq + 1 or entry.prev_hash != reached.hash:
-                    raise LogDiverged(f"entry {entry.position.seq} does not follow entry {seq}: the log was edited")
-                seq, reached = entry.position.seq, entry.position
-                entries.append(kept(entry, row.body))
+        entries: list[Entry] = []
+        for row in rows:
+            entry = self._entry(row)
+            if seq > 0 and not entries:
+                # What came before is not read: it is what the entries from here to the head rest on.
+                base = reached = Position(seq, entry.prev_hash)
+            if entry.position.seq != seq + 1 or entry.prev_hash != reached.hash:
+                raise LogDiverged(f"entry {entry.position.seq} does not follow entry {seq}: the log was edited")
+            seq, reached = entry.position.seq, entry.position
+            entries.append(entry)
         if reached != end:
             raise LogDiverged(f"entry {reached.seq} is not the one that the head names: the log was edited")
-        return Tail(base, entries, len(entries))
+        # A token may have been looked up, and then revoked, before this first read of the log.
+        self._heed(rows, entries)
+        return Tail(base, [kept(entry, row.body) for entry, row in zip(entries, rows, strict=True)], len(entries))
 
     def _publish(self, published: Published) -> None:
         self._use_ttl(published.ttl.ttl_ms)

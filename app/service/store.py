@@ -78,6 +78,21 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a node starts with, read in one transaction.
+
+    Attributes:
+        head: where the log stands.
+        replica: what it folds to, up to there.
+        newest: its newest entries, ascending, as many as were asked for and there are.
+    """
+
+    head: Head
+    replica: Replica
+    newest: Sequence[LogRow]
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """What the store knows of one target.
 
@@ -210,6 +225,19 @@ class StoredToken:
     revoked_at: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first token that was ever made of a role.
+
+    Attributes:
+        token: what is kept of it.
+        shown_by: who showed it to somebody, as its note says; empty if that does not.
+    """
+
+    token: StoredToken
+    shown_by: str
+
+
 class Store(Protocol):
     """A database that keeps one flip log. Safe to call from several threads."""
 
@@ -230,12 +258,13 @@ class Store(Protocol):
             LogDiverged: the log is shorter than ``after``, or has another hash there.
         """
 
-    def load(self, *, remember_since: str) -> tuple[Head, Replica]:
+    def load(self, *, remember_since: str, newest: int = 0) -> Loaded:
         """Return the fold as the tables hold it: the start of a node's replica, read in one transaction.
 
         Args:
             remember_since: marks of targets that are not killed and whose newest kill is older than this moment are
                 left out; ``floor_seq`` is then the newest of those.
+            newest: how many of the newest entries to read as well.
         """
 
     def kill(self, order: KillOrder) -> FlipResult:
@@ -246,6 +275,9 @@ class Store(Protocol):
 
     def settings(self) -> Ttl:
         """Return the store-wide lease ttl."""
+
+    def wall(self) -> float | None:
+        """Return what time it is by the database's own clock, seconds since the Unix epoch; None if it has none."""
 
     def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
         """Change the store-wide lease ttl, and write the note ``settings_changed``.
@@ -279,6 +311,17 @@ class Store(Protocol):
     def add_token(self, token: StoredToken, *, actor: str) -> LogRow:
         """Keep a token and write the note ``token_created``, in one transaction."""
 
+    def add_first_token(self, token: StoredToken, *, actor: str, shown_by: str) -> FirstToken:
+        """Keep a token as :meth:`add_token` does, unless there was ever one of its role: then return that.
+
+        Of any number of callers at once, in any number of processes, one has its token kept.
+
+        Args:
+            token: the token.
+            actor: who makes it.
+            shown_by: who is going to show it; written into the note.
+        """
+
     def revoke_token(self, token_id: str, *, actor: str, at: str) -> LogRow | None:
         """Revoke a token and write the note ``token_revoked``; None if there is no such live token."""
 
@@ -287,6 +330,15 @@ class Store(Protocol):
 
     def tokens(self, *, after: str | None, limit: int) -> Sequence[StoredToken]:
         """Return tokens whose id is greater than ``after``, in that order."""
+
+    def live_tokens(self, roles: Sequence[str], *, at: float, limit: int) -> Sequence[StoredToken]:
+        """Return the tokens of some roles that are neither revoked nor over, the newest first.
+
+        Args:
+            roles: the roles.
+            at: the moment at which they are not over, seconds since the Unix epoch.
+            limit: how many at most.
+        """
 
     def close(self) -> None:
         """Give back every connection; later calls raise StoreUnavailable."""

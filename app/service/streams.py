@@ -53,7 +53,13 @@ class Stream:
 
 
 class Streams:
-    """The open streams of one process."""
+    """The open streams of one process.
+
+    Attributes:
+        limit: how many there may be at once.
+        open: how many there are.
+        followed: how many began in place, after another one on their connection.
+    """
 
     def __init__(
         self,
@@ -80,10 +86,12 @@ class Streams:
         self._random = random.SystemRandom()
         self._closing = False
         self._seq = 0
+        self._asked = False
         self._listeners: tuple[Callable[[], None], ...] = ()
         refresher.subscribe(self._heed)
         self.limit: Final = limit
         self.open = 0
+        self.followed = 0
 
     @property
     def full(self) -> bool:
@@ -101,6 +109,11 @@ class Streams:
         self.open += 1
         now, left = self._clocks.monotonic(), who.expires_at - self._clocks.wall()
         return Stream(who, who.tenants, 0, now + self._random.uniform(SHORTEST_S, LONGEST_S), now + left)
+
+    def again(self, stream: Stream) -> None:
+        """Have a stream that has lasted long enough last as long once more: its client has asked for the next one."""
+        stream.ends_at = self._clocks.monotonic() + self._random.uniform(SHORTEST_S, LONGEST_S)
+        self.followed += 1
 
     def sent(self, stream: Stream, published: Published) -> None:
         """Note that a stream's client was, or is now being, told of ``published``."""
@@ -127,13 +140,30 @@ class Streams:
         published = self._refresher.published
         return beat_s(published) if published is not None else 0.0
 
+    @property
+    def send_within_s(self) -> float:
+        """How long a frame may take to be accepted, seconds: half a ttl."""
+        return self.beat_s * BEATS / 2
+
     def now(self) -> float:
         """Return the monotonic clock, which streams are timed on, seconds."""
         return self._clocks.monotonic()
 
+    def raw_us_ceil(self) -> int:
+        """Return the clock that leases are dated on, microseconds, rounded up."""
+        return self._clocks.raw_us_ceil()
+
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called when something was flipped, or when every stream has to end; it returns at once."""
+        """Have ``listener``, which returns at once, called when something was flipped or every stream has to end.
+
+        And once after each :meth:`ask`, when the log has been read.
+        """
         self._listeners = (*self._listeners, listener)
+
+    def ask(self) -> None:
+        """Have the log read soon: somebody waits for a read that begins from now on."""
+        self._asked = True
+        self._refresher.ask()
 
     def over(self, published: Published) -> bool:
         """Return whether every stream has to end: the node is going away, or cannot say how the log stands now."""
@@ -161,7 +191,7 @@ class Streams:
         """Return a stream's next frame and move its cursor; None if it cannot go on."""
         line = self._frames.next(published, stream.view, stream.cursor)
         if line is not None:
-            stream.cursor = published.replica.position.seq
+            self.sent(stream, published)
         return line
 
     def next(self, stream: Stream) -> bytes | None:
@@ -176,8 +206,9 @@ class Streams:
         return self.line(stream, published)
 
     def _heed(self, published: Published) -> None:
-        # A frame without news is sent when it is due: only a flip is worth waking anybody for.
-        if published.replica.position.seq != self._seq:
+        # A frame without news is sent when it is due: only a flip, or who waits for it, is worth waking anybody for.
+        if self._asked or published.replica.position.seq != self._seq:
+            self._asked = False
             self._seq = published.replica.position.seq
             for listener in self._listeners:
                 listener()

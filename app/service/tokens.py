@@ -6,36 +6,42 @@ revoked. Nothing that decides a flag is ever remembered here or anywhere else in
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 import structlog
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from app.domain.access import Principal, Role, permissions
+from app.domain.lanes import Lane
 from app.domain.moments import moment
-from app.domain.tokens import (
-    BASE62,
-    ID_ALPHABET,
-    ID_LENGTH,
-    SECRET_LENGTH,
-    Token,
-    check_binding,
-    lifetime,
-    parse_token,
-)
+from app.domain.tokens import parse_token
 from app.service.clocks import Clocks
+from app.service.drawing import Issued, draw
+from app.service.lookups import AT_ONCE, LookUps
 from app.service.store import Store, StoredToken, StoreUnavailable
-from haltline.scopes import check_id
 
 CACHE_SIZE: Final = 4_096
+
+PROVEN_SIZE: Final = 65_536
+"""Of how many tokens the hash of the secret is known, each newly read or proven here: some 20 MB."""
+
+KNOWN_SIZE: Final = 4_096
+"""Of how many of them it is known before anybody has shown them: those that may kill or revive."""
+
+FLIPPERS: Final = (Role.OPERATOR, Role.RELEASER, Role.ADMIN)
+"""The roles of those, the last of them on an embedded install: elsewhere it makes the tokens of the others."""
+
+REVOKED_S: Final = 600.0
+"""For how long a revoked token is remembered as such, seconds. Each look-up that began before, and each stream that was
+granted on it, has ended long since; whoever asks for it again asks the database."""
 
 _log: Final[Any] = structlog.get_logger(__name__)
 
@@ -50,22 +56,25 @@ class Denied(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
-    """A token that was just made.
-
-    Attributes:
-        text: the token itself; it is shown once and kept nowhere.
-        stored: what is kept of it.
-    """
-
-    text: str = field(repr=False)
-    stored: StoredToken
-
-
-@dataclass(frozen=True, slots=True)
 class _Verified:
     secret_sha256: str = field(repr=False)
     principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What came of a token that the server has shown for a request, before the application is asked to serve it."""
+
+    digest: bytes = field(repr=False)
+    outcome: Denied | StoreUnavailable
+
+
+_refused: ContextVar[_Refused | None] = ContextVar("haltline_refused", default=None)
+"""Of the request that this thread of work serves; :meth:`Tokens.admit` takes it."""
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class Tokens:
@@ -79,6 +88,7 @@ class Tokens:
         namespace: str,
         embedded: bool,
         ttl_ms: int,
+        places: int = AT_ONCE[Lane.ALL],
         ring: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Set up an empty memory.
@@ -89,6 +99,7 @@ class Tokens:
             namespace: the namespace that tokens are made for and must be of.
             embedded: whether an admin may do everything.
             ttl_ms: the lease ttl, milliseconds: how long a verification may be remembered.
+            places: how many unknown tokens are looked up at once.
             ring: called with the position of each revocation after its commit, so that every node ends the token's
                 streams now; must return at once.
         """
@@ -100,9 +111,9 @@ class Tokens:
         self._lock = threading.Lock()
         self._ttl_ms = ttl_ms
         self._verified = self._memory(ttl_ms)
-        self._evictions = 0
-        self._revoked: set[str] = set()
-        self._looking: dict[str, Future[StoredToken | None]] = {}
+        self._revoked: dict[str, float] = {}
+        self._proven: LRUCache[str, str] = LRUCache(PROVEN_SIZE)
+        self._look_ups = LookUps(store.token, places=places)
 
     def _memory(self, ttl_ms: int) -> TTLCache[str, _Verified]:
         return TTLCache(CACHE_SIZE, ttl_ms / 1000, timer=self._clocks.monotonic)
@@ -130,25 +141,11 @@ class Tokens:
             StoreUnavailable: nothing was made.
             OutcomeUnknown: it may have been made; nobody knows its secret.
         """
-        bound = check_binding(role, tenants)
-        ends = self._clocks.wall() + lifetime(days)
-        token = Token(
-            self._namespace,
-            "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH)),
-            "".join(secrets.choice(BASE62) for _ in range(SECRET_LENGTH)),
-        )
-        stored = StoredToken(
-            token_id=token.id,
-            secret_sha256=token.secret_sha256,
-            subject=check_id(subject, "subject"),
-            role=role.value,
-            tenants=bound,
-            created_at=moment(self._clocks.wall()),
-            expires_at=ends,
-        )
-        self._store.add_token(stored, actor=actor)
-        _log.info("token_created", token_id=token.id, subject=subject, role=role.value, actor=actor)
-        return Issued(token.text, stored)
+        issued = draw(self._clocks, namespace=self._namespace, subject=subject, role=role, tenants=tenants, days=days)
+        token_id = issued.stored.token_id
+        self._store.add_token(issued.stored, actor=actor)
+        _log.info("token_created", token_id=token_id, subject=subject, role=role.value, actor=actor)
+        return issued
 
     def revoke(self, token_id: str, *, actor: str) -> bool:
         """Revoke a token; return whether there was a live one of that id."""
@@ -167,32 +164,88 @@ class Tokens:
     def verify(self, text: str) -> Principal | Denied:
         """Return who shows a token, or why it opens nothing.
 
+        A refusal is kept for :meth:`admit`, which comes next in the same thread of work.
+
         Raises:
             StoreUnavailable: it is not remembered and could not be looked up.
         """
+        _refused.set(None)
+        try:
+            found = self._decided(text)
+        except StoreUnavailable as error:
+            _refused.set(_Refused(_digest(text), error))
+            raise
+        if isinstance(found, Denied):
+            _refused.set(_Refused(_digest(text), found))
+        return found
+
+    def admit(self, text: str) -> Principal | Denied:
+        """Return who makes a request; see :meth:`verify`, with which the server may have asked before.
+
+        What was refused then is refused now without another look-up: strangers cost one a request. A token that was
+        made since then is looked up with the next request.
+
+        Raises:
+            StoreUnavailable: it is not remembered and could not be looked up.
+        """
+        before = _refused.get()
+        _refused.set(None)  # it was of this request, and is of no other
+        if before is None or before.digest != _digest(text):
+            return self._decided(text)
+        if isinstance(before.outcome, StoreUnavailable):
+            raise before.outcome
+        return before.outcome
+
+    def _decided(self, text: str) -> Principal | Denied:
         token = parse_token(text)
         if token is None:
             return Denied.INVALID
         if token.namespace != self._namespace:
             return Denied.FOREIGN
-        shown = token.secret_sha256
+        return self._verified_as(token.id, token.secret_sha256)
+
+    def _verified_as(self, token_id: str, shown: str) -> Principal | Denied:
         with self._lock:
-            known = self._verified.get(token.id)
-            evictions = self._evictions
+            known = self._verified.get(token_id)
+            proven = hmac.compare_digest(self._proven.get(token_id, ""), shown)
         found = known is None
         if known is None:
-            stored = self._look_up(token.id)
+            stored = self._look_ups.find(token_id, proven=proven)
             if stored is None or stored.revoked_at is not None:
+                self._unlearn(token_id)
                 return Denied.INVALID
             known = _Verified(stored.secret_sha256, self._principal(stored))
         # The comparison takes as long for a wrong secret as for a right one.
-        if not hmac.compare_digest(known.secret_sha256, shown) or not self._live(known.principal):
+        if not hmac.compare_digest(known.secret_sha256, shown):
+            return Denied.INVALID
+        if not self._live(known.principal):
+            self._unlearn(token_id)
             return Denied.INVALID
         with self._lock:
             # A revocation that arrived while the token was being read must not be undone by remembering it now.
-            if found and evictions == self._evictions:
-                self._verified.setdefault(token.id, known)
+            if found and token_id not in self._revoked:
+                self._verified.setdefault(token_id, known)
+                self._proven[token_id] = shown
         return known.principal
+
+    def learn(self) -> None:
+        """Know the tokens that may kill or revive, so that none of them waits among strangers when it is first shown.
+
+        It is the hash of a secret that is known then, and no more: the token is looked up when it is shown.
+
+        Raises:
+            StoreUnavailable: they could not be read.
+        """
+        roles = [role.value for role in FLIPPERS]
+        newest = self._store.live_tokens(roles, at=self._clocks.wall(), limit=KNOWN_SIZE)
+        with self._lock:
+            for each in reversed(newest):
+                if each.token_id not in self._revoked:
+                    self._proven[each.token_id] = each.secret_sha256
+
+    def _unlearn(self, token_id: str) -> None:
+        with self._lock:
+            self._proven.pop(token_id, None)
 
     def holds(self, principal: Principal) -> bool:
         """Return whether a token that was verified earlier in this request is still good.
@@ -208,29 +261,38 @@ class Tokens:
         with self._lock:
             if principal.token_id in self._verified:
                 return True
-        stored = self._look_up(principal.token_id)
+        stored = self._look_ups.find(principal.token_id, proven=True)
         return stored is not None and stored.revoked_at is None
 
     @property
     def revoked(self) -> AbstractSet[str]:
-        """The ids of the tokens revoked in the life of this process: a live view, which needs no look-up.
+        """The ids of the tokens revoked in the last ten minutes: a live view, which needs no look-up.
 
-        Every revocation stands in the log that this process follows.
+        Every revocation stands in the log that this process follows. A stream lasts for less, unless :meth:`stands`
+        lets another one follow it.
         """
-        return self._revoked
+        return self._revoked.keys()
 
     def stands(self, principal: Principal) -> bool:
-        """Return whether a token that was good before has neither ended nor been revoked since, without a look-up."""
-        return self._live(principal) and principal.token_id not in self._revoked
+        """Return whether a token that was good before has neither ended nor been revoked since, without a look-up.
+
+        False also where that is not known any more: too many others were shown since.
+        """
+        # What is known of a token is dropped with its revocation, and nothing brings it back.
+        return self._live(principal) and principal.token_id in self._proven
 
     def forget(self, token_id: str) -> None:
         """Remember nothing of a token but that it was revoked."""
         with self._lock:
-            self._revoked.add(token_id)
-            self._evictions += 1
+            now = self._clocks.monotonic()
+            while self._revoked and now - next(iter(self._revoked.values())) > REVOKED_S:
+                del self._revoked[next(iter(self._revoked))]
+            self._revoked.pop(token_id, None)  # it stands behind those before it
+            self._revoked[token_id] = now
             self._verified.pop(token_id, None)
+            self._proven.pop(token_id, None)
             # Nobody who asks from now on joins a look-up that may have begun before the revocation.
-            self._looking.pop(token_id, None)
+            self._look_ups.part_from(token_id)
 
     def use_ttl(self, ttl_ms: int) -> None:
         """Remember verifications for at most ``ttl_ms`` from now on: the lease ttl of the log."""
@@ -238,33 +300,6 @@ class Tokens:
             if ttl_ms != self._ttl_ms:
                 self._ttl_ms = ttl_ms
                 self._verified = self._memory(ttl_ms)
-
-    def _look_up(self, token_id: str) -> StoredToken | None:
-        """Return what is kept of a token; whoever asks while it is being read waits for that one read.
-
-        A whole fleet may show one token: each time its memory ends, all of them would ask the database at once.
-        """
-        with self._lock:
-            under_way = self._looking.get(token_id)
-            mine: Future[StoredToken | None] = Future()
-            if under_way is None:
-                self._looking[token_id] = mine
-        if under_way is not None:
-            return under_way.result()
-        try:
-            stored = self._store.token(token_id)
-        except Exception as error:
-            mine.set_exception(error)
-            raise
-        else:
-            mine.set_result(stored)
-            return stored
-        finally:
-            with self._lock:
-                if self._looking.get(token_id) is mine:
-                    del self._looking[token_id]
-            if not mine.done():  # this very thread of work was ended; those who wait are told so
-                mine.set_exception(StoreUnavailable("a look-up was broken off"))
 
     def _live(self, principal: Principal) -> bool:
         return self._clocks.wall() < principal.expires_at

@@ -8,6 +8,7 @@ served, the next wait for half a ttl, and whoever cannot be served in that time 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import Final
 
 AT_ONCE: Final = 128
@@ -17,19 +18,48 @@ WAITING: Final = 2_000
 """How many more may wait for their turn."""
 
 
-class Turns:
-    """Hands out turns in the order in which they were asked for."""
+class _Waiter(threading.Event):
+    """Somebody who waits; set when there is something to know.
 
-    def __init__(self, number: int, *, waiting: int) -> None:
+    Attributes:
+        served: whether a turn has come, and not the end of the wait without one.
+    """
+
+    served = False
+
+
+class Turns:
+    """Hands out turns, in the order in which they were asked for or the newest first."""
+
+    def __init__(self, number: int, *, waiting: int, newest_first: bool = False) -> None:
         """Set up.
 
         Args:
             number: how many are served at once.
             waiting: how many may wait.
+            newest_first: whether a turn goes to whoever has come last, and whoever has waited longest makes room where
+                too many wait: for a crowd that is not worth waiting behind.
         """
-        self._free = threading.BoundedSemaphore(number)
+        self._lock = threading.Lock()
+        self._number = self._free = number
         self._most = waiting
-        self.waiting = 0
+        self._newest_first = newest_first
+        self._queue: deque[_Waiter] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn now."""
+        return len(self._queue)
+
+    def take_now(self) -> bool:
+        """Take a turn if one is free, and return whether it was; whoever took one must :meth:`give` it back."""
+        # Not by a semaphore: its condition asks for a lock that it knows to be held, for which gevent gives way to
+        # every other greenlet, twice a request.
+        with self._lock:
+            if not self._free:
+                return False
+            self._free -= 1
+            return True
 
     def take(self, patience_s: float) -> bool:
         """Take a turn, and return whether there was one in time; whoever took one must :meth:`give` it back.
@@ -37,16 +67,41 @@ class Turns:
         Args:
             patience_s: for how long to wait for it, seconds.
         """
-        if self._free.acquire(blocking=False):
-            return True
-        if self.waiting >= self._most:
-            return False
-        self.waiting += 1
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            if len(self._queue) >= self._most:
+                if not self._newest_first or not self._queue:
+                    return False
+                self._queue.popleft().set()
+            mine = _Waiter()
+            self._queue.append(mine)
         try:
-            return self._free.acquire(timeout=patience_s)
-        finally:
-            self.waiting -= 1
+            mine.wait(patience_s)
+        except BaseException:
+            if not self._left(mine):
+                self.give()  # it came just now, to somebody who is being ended
+            raise
+        return not self._left(mine)
+
+    def _left(self, mine: _Waiter) -> bool:
+        """Leave the queue, where this has not happened; return whether no turn has come."""
+        with self._lock:
+            if mine.served:
+                return False
+            if not mine.is_set():
+                self._queue.remove(mine)
+            return True
 
     def give(self) -> None:
-        """Give a turn back."""
-        self._free.release()
+        """Give a turn back: to whoever is next, if anybody waits."""
+        with self._lock:
+            if self._queue:
+                after = self._queue.pop() if self._newest_first else self._queue.popleft()
+                after.served = True
+                after.set()
+            elif self._free < self._number:
+                self._free += 1
+            else:
+                raise ValueError("a turn was given back that nobody had")

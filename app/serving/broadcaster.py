@@ -1,8 +1,8 @@
 """The broadcaster: one greenlet writes the frames of all lease streams of a process, straight to their sockets.
 
 A greenlet a stream that waits, builds and writes costs five times as much (docs/decisions/0016). The connection's own
-greenlet sends the first frame, then sleeps here until its stream has ended, and goes on with the next request: so the
-socket never has two owners, and closing it needs no lock.
+greenlet sends the first frame, then sleeps here as long as its worker asks for one stream after the other, and goes on
+with whatever else is asked: so the socket never has two owners, and closing it needs no lock.
 
 A frame is made once for each view and position and written without waiting. Where a socket does not take all of it,
 the rest is given back to the connection's own greenlet, which may wait for it, but not for long.
@@ -13,11 +13,16 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent  # type: ignore[import-untyped]
+import structlog
 from gevent.event import Event  # type: ignore[import-untyped]
 from gevent.hub import Waiter  # type: ignore[import-untyped]
+
+from app.serving.carried import Carried, Line
+from app.serving.handovers import HandOvers
 
 if TYPE_CHECKING:
     from app.service.frames import View
@@ -36,22 +41,10 @@ TICK_S: Final = 0.005
 _LOOK: Final = 32
 """After how many sockets it looks at the clock."""
 
+_log: Final[Any] = structlog.get_logger(__name__)
+
 _LAST: Final = b"0\r\n\r\n"
 """The end of a chunked reply: the connection is ready for the next request."""
-
-
-class _Carried:
-    """A stream that is written here."""
-
-    __slots__ = ("beat_at", "descriptor", "here", "last", "stream", "waiter")
-
-    def __init__(self, descriptor: int, stream: Stream, waiter: Any) -> None:
-        self.descriptor = descriptor
-        self.stream = stream
-        self.waiter = waiter
-        self.beat_at = 0.0
-        self.here = False
-        self.last = False
 
 
 class Broadcaster:
@@ -64,9 +57,9 @@ class Broadcaster:
             streams: says what each stream gets next, and which has to end.
         """
         self._streams = streams
-        self._carried: dict[_Carried, None] = {}
-        self._beats: deque[_Carried] = deque()
-        self._late: list[_Carried] = []
+        self._carried: dict[Carried, None] = {}
+        self._beats: deque[Carried] = deque()
+        self._late: list[Carried] = []
         self._beat_s = 0.0
         self._seq = 0
         self._told = Event()
@@ -74,21 +67,24 @@ class Broadcaster:
         self._chunks: dict[tuple[View, int], bytes | None] = {}
         self._greenlet: Any = None
         self._loop = gevent.get_hub().loop
+        self._between = HandOvers(streams, loop=self._loop, wake=self._told.set, give_back=self._give_back)
         streams.subscribe(self._told.set)
 
-    def carry(self, client: Any, stream: Stream, *, within_s: float) -> None:
-        """Write a stream's frames from the second on, and the end of the reply.
+    def carry(self, client: Any, line: Line) -> bytes:
+        """Write a stream's frames from the second on, and those of the ones that follow on its connection.
 
         Args:
             client: its socket.
-            stream: the stream, whose first frame was sent.
-            within_s: how long a frame that was not taken at once may take, seconds.
+            line: its stream, whose first frame was sent, and its way to the next one.
+
+        Returns:
+            what the worker has sent since, which has to be answered in the usual way.
 
         Raises:
-            OSError: the socket is broken, or a frame was not taken in time: it must be closed.
+            OSError: the socket is broken, or a frame was not taken within half a ttl: it must be closed.
         """
         while True:
-            carried = _Carried(client.fileno(), stream, Waiter())
+            carried = Carried(client.fileno(), line, Waiter())
             self._join(carried)
             try:
                 rest = carried.waiter.get()
@@ -97,34 +93,37 @@ class Broadcaster:
             if isinstance(rest, OSError):
                 raise rest
             if rest:
-                client.settimeout(within_s)
+                client.settimeout(self._streams.send_within_s)
                 client.sendall(rest)
             if carried.last:
-                return
+                return carried.data
 
-    def _join(self, carried: _Carried) -> None:
+    def _join(self, carried: Carried) -> None:
         if not self._greenlet:
             self._greenlet = gevent.spawn(self._run)
-        carried.here = True
+        carried.here, carried.last = True, False
         self._carried[carried] = None
-        carried.beat_at = self._streams.now() + self._beat_s
-        self._beats.append(carried)
+        if not carried.queued:
+            carried.queued = True
+            carried.beat_at = self._streams.now() + self._beat_s
+            self._beats.append(carried)
         if carried.stream.cursor < self._seq:
             self._late.append(carried)  # something was flipped between its first frame and now
             self._told.set()
 
-    def _leave(self, carried: _Carried) -> None:
-        carried.here = False
+    def _leave(self, carried: Carried) -> None:
+        carried.here, carried.gone = False, True
         self._carried.pop(carried, None)
+        self._between.leave(carried)
 
-    def _give_back(self, carried: _Carried, rest: bytes | OSError) -> None:
+    def _give_back(self, carried: Carried, rest: bytes | OSError) -> None:
         """Wake a connection's own greenlet: with what it has to send, or with what is wrong."""
         self._leave(carried)
         self._loop.run_callback(carried.waiter.switch, rest)
 
     def _run(self) -> None:
         try:
-            while self._carried:
+            while self._carried or self._between:
                 self._told.clear()
                 published = self._streams.published
                 if published is None or self._streams.over(published):
@@ -136,6 +135,7 @@ class Broadcaster:
                     late, self._late = self._late, []
                     self._write(late, slice_s=FLIP_SLICE_S)
                     self._beat()
+                self._hand_over(published)
                 left = self._beats[0].beat_at - self._streams.now() if self._beats else self._beat_s
                 self._told.wait(max(left, TICK_S))
         finally:
@@ -146,6 +146,9 @@ class Broadcaster:
         for each in list(self._carried):
             each.last = True
             self._give_back(each, _LAST)
+        self._between.give_all_back()
+        for each in self._beats:
+            each.queued = False
         self._beats.clear()
         self._late.clear()
 
@@ -161,17 +164,21 @@ class Broadcaster:
 
     def _space(self) -> None:
         """Spread the beats of all streams evenly: the ttl has changed."""
+        for each in self._beats:
+            each.queued = False
         self._beats = deque(self._carried)
         now, number = self._streams.now(), max(len(self._beats), 1)
         for place, each in enumerate(self._beats):
+            each.queued = True
             each.beat_at = now + self._beat_s * place / number
 
     def _beat(self) -> None:
         """Tell every stream whose time has come how the log stands."""
         beats, now = self._beats, self._streams.now()
-        due: list[_Carried] = []
+        due: list[Carried] = []
         while beats and beats[0].beat_at <= now:
             each = beats.popleft()
+            each.queued = each.here
             if each.here:
                 each.beat_at += self._beat_s
                 if each.beat_at <= now:  # it comes late: a machine that was stopped has not to catch up
@@ -180,7 +187,37 @@ class Broadcaster:
                 due.append(each)
         self._write(due, slice_s=SLICE_S)
 
-    def _write(self, streams: list[_Carried], *, slice_s: float) -> None:
+    def _hand_over(self, published: Published) -> None:
+        """Give those who have asked for their next stream its first frame."""
+        until = time.perf_counter() + SLICE_S
+        for number, each in enumerate(self._between.due(published)):
+            if number % _LOOK == 0 and number and time.perf_counter() >= until:
+                gevent.sleep(0)
+                until = time.perf_counter() + SLICE_S
+            published = self._streams.published or published
+            if published.replica.position.seq > self._seq:
+                return  # a flip goes before them; the others are found again
+            if each.gone:
+                continue
+            first = self._first(each, published)
+            if first is None:
+                self._give_back(each, b"")
+                continue
+            self._between.take(each)
+            self._join(each)
+            self._send(each, first)
+
+    @staticmethod
+    def _first(each: Carried, published: Published) -> bytes | None:
+        """Return a reply up to its first frame; None where the connection's own greenlet has to answer."""
+        try:
+            line = each.line.reply.follow(each.body, published, received_at_us=each.received_at_us)
+            return each.line.head() + _framed(line) if line is not None else None
+        except Exception:  # noqa: BLE001 - it decides nothing: asked in the usual way, it fails there, for this one alone
+            _log.exception("hand_over_failed")
+            return None
+
+    def _write(self, streams: Sequence[Carried], *, slice_s: float) -> None:
         """Write to each of these streams what is newest at its turn."""
         until = time.perf_counter() + slice_s
         published, now = self._streams.published, self._streams.now()
@@ -190,6 +227,8 @@ class Broadcaster:
                     gevent.sleep(0)
                     until = time.perf_counter() + slice_s
                 published, now = self._streams.published, self._streams.now()
+                if slice_s < FLIP_SLICE_S and published is not None and published.replica.position.seq > self._seq:
+                    return  # a flip goes before beats, and is one
             if not each.here or published is None:
                 continue
             chunk = None if self._streams.barred(each.stream, now) else self._chunk(each.stream, published)
@@ -200,15 +239,26 @@ class Broadcaster:
             if self._streams.aged(each.stream, now):
                 each.last = True
                 chunk += _LAST
-            try:
-                sent = os.write(each.descriptor, chunk)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._give_back(each, error)
-                continue
-            if each.last or sent < len(chunk):
-                self._give_back(each, chunk[sent:])
+            self._send(each, chunk)
+
+    def _send(self, each: Carried, data: bytes) -> None:
+        """Write without waiting; what is not taken is for the connection's own greenlet, and so is what is wrong."""
+        try:
+            sent = os.write(each.descriptor, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._give_back(each, error)
+            return
+        if sent < len(data):
+            self._give_back(each, data[sent:])
+        elif each.last:
+            if each.line.body_of is None:
+                self._give_back(each, b"")
+            else:
+                each.here = False
+                del self._carried[each]
+                self._between.wait(each)
 
     def _chunk(self, stream: Stream, published: Published) -> bytes | None:
         """Return a stream's next frame as it stands on the wire, and move its cursor; None if it cannot go on."""
@@ -219,7 +269,12 @@ class Broadcaster:
             chunk = self._chunks[key]
         else:
             line = self._streams.line(stream, published)
-            chunk = b"%X\r\n%s\r\n" % (len(line), line) if line is not None else None
+            chunk = _framed(line) if line is not None else None
             self._chunks[key] = chunk
-        stream.cursor = published.replica.position.seq
+        self._streams.sent(stream, published)
         return chunk
+
+
+def _framed(line: bytes) -> bytes:
+    """Return a line as a chunk of a reply."""
+    return b"%X\r\n%s\r\n" % (len(line), line)

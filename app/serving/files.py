@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from app.config import Config, Lane
+from app.config import Config
+from app.domain.lanes import Lane
 
 BESIDE: Final = 1_200
 """Open files of a serving process beside its streams: other connections, the database's, the libraries'."""

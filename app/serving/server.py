@@ -19,7 +19,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
-from app.config import Config, Lane
+from app.config import Config
+from app.domain.lanes import Lane
 from app.serving.files import affordable
 from app.serving.tls import Unusable, context_of
 

@@ -25,8 +25,10 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.serving.bodies import UNKNOWN, BodyDeadline
+from app.api.connections import left
+from app.serving.bodies import UNKNOWN, BodyDeadline, Wsgi
 from app.serving.broadcaster import Broadcaster
+from app.serving.carried import Line
 from app.serving.refusals import code_of, refusal
 from app.serving.repeating import Requests
 from app.serving.replies import Reply
@@ -50,9 +52,6 @@ LINGER_S: Final = 1.0
 SEND_S: Final = 30.0
 """How long a caller may take to accept one piece of a reply, seconds."""
 
-SEND_WITHIN: Final = "haltline.send_within"
-"""Where the environment of a stream has how long each piece after the first may take to be accepted, seconds."""
-
 COLLECT: Final = (10_000, 20, 50)
 """After how many new objects the garbage collector looks for cycles, and how seldom in older ones."""
 
@@ -67,6 +66,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.application: Any = None
         self.wsgi: Any = None
+        self._whole: Any = None
+        self._keepalive_s: float = self.cfg.keepalive
         self._idle: set[Any] = set()
         self._unknown: dict[Any, float] = {}  # since when, in the order they came
         self._holds_token: Callable[[str], bool | None] = bool
@@ -82,7 +83,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         node = _node(self.application)
         self._drain = node.drain
         self._broadcaster = Broadcaster(node.streams)
-        self.wsgi = BodyDeadline(self.wsgi)
+        self._whole = self.wsgi  # for requests whose body is there
+        self.wsgi = BodyDeadline(self._whole)
         if self.cfg.is_ssl:
             self._tls = Certificate(self.cfg.certfile, self.cfg.keyfile)
         # What is loaded now stays: looking through it again and again, and through ten thousand connections whenever
@@ -127,6 +129,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             client: its socket.
             addr: its other end.
         """
+        if len(self._unknown) > UNKNOWN_MAX and left(client):
+            util.close(client)  # it has waited too long to be accepted: not one step for it, while others wait still
+            return
         client.settimeout(SEND_S)
         if self._tls is not None:
             try:
@@ -135,30 +140,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 util.close(client)  # it is gone already
                 return
         self._idle.add(client)
-        self._unknown[client] = now = time.monotonic()
-        if len(self._unknown) > UNKNOWN_MAX:
-            oldest, since = next(iter(self._unknown.items()))
-            # A fleet that comes back is unknown for a moment, too: those who have just come are not shut out for it.
-            if now - since > UNKNOWN_NEW_S or len(self._unknown) > UNKNOWN_HERD:
-                del self._unknown[oldest]
-                _shut(oldest, socket.SHUT_RDWR)  # writing too: it may be one that takes no reply
+        self._not_known_yet(client)
         try:
             if self._tls is not None:
                 with gevent.Timeout(HANDSHAKE_S, TimeoutError("no TLS handshake in time")):
                     client.do_handshake()
-            requests = Requests(http.get_parser(self.cfg, client, addr), client)
-            while True:
-                req, environ = None, None
-                with self._head_deadline(client):
-                    req, environ = requests.next()
-                if req is None:
-                    return  # nobody has asked for long
-                if environ is not None:
-                    self._answer(req, Reply(req, client, self.cfg), environ, client)
-                    continue
-                reply, environ = wsgi.create(req, client, addr, listener, self.cfg, response_class=Reply)
-                requests.remember(req, environ)
-                self._answer(req, reply, environ, client)
+            self._converse(listener, client, addr)
         except (StopIteration, errors.NoMoreData, gevent.GreenletExit):
             return  # as either side wanted, or because the worker had no more time for it
         except OSError as error:
@@ -170,6 +157,38 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._idle.discard(client)
             self._unknown.pop(client, None)
             util.close(client)
+
+    def _not_known_yet(self, client: Any) -> None:
+        """Keep a connection on which no valid token was shown, and close the oldest such one where they are many."""
+        self._unknown[client] = now = time.monotonic()
+        if len(self._unknown) > UNKNOWN_MAX:
+            oldest, since = next(iter(self._unknown.items()))
+            # A fleet that comes back is unknown for a moment, too: those who have just come are not shut out for it.
+            if now - since > UNKNOWN_NEW_S or len(self._unknown) > UNKNOWN_HERD:
+                del self._unknown[oldest]
+                _shut(oldest, socket.SHUT_RDWR)  # writing too: it may be one that takes no reply
+
+    def _converse(self, listener: Any, client: Any, addr: Any) -> None:
+        """Answer one request of a connection after the other, until nobody has asked for long."""
+        requests = Requests(http.get_parser(self.cfg, client, addr), client)
+        while True:
+            client.settimeout(self._keepalive_s)
+            again = requests.again()
+            client.settimeout(SEND_S)
+            if again is not None:
+                req, environ = again
+                self._answer(requests, req, Reply(req, client, self.cfg), environ, self._whole)
+                continue
+            req = None
+            with self._head_deadline(client):
+                req = requests.parsed()
+            if req is None:
+                return
+            reply, environ = wsgi.create(req, client, addr, listener, self.cfg, response_class=Reply)
+            requests.remember(req, environ)
+            self._answer(requests, req, reply, environ, self.wsgi)
+            if client in self._unknown:
+                requests.forget()  # its head has a deadline of its own
 
     def _head_deadline(self, client: Any) -> Any:
         if client in self._unknown:
@@ -191,12 +210,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             # Closed while there is more to read, the connection would be reset and the reply lost.
             util.close_graceful(client)
 
-    def _answer(self, req: Any, reply: Reply, environ: dict[str, Any], sock: Any) -> None:
+    def _answer(self, requests: Requests, req: Any, reply: Reply, environ: dict[str, Any], application: Wsgi) -> None:
         """Answer one request; its connection is not idle meanwhile.
 
         Gunicorn's handle_request does the same, and what is never configured here: hooks, an access log, files sent by
         the kernel.
         """
+        sock = reply.sock
         self._idle.discard(sock)
         try:
             if not self.alive:
@@ -208,7 +228,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 elif holds is not None:
                     environ[UNKNOWN] = reply.force_close
             try:
-                self._serve(reply, environ, sock)
+                self._serve(application(environ, reply.start_response), reply, requests)
             except OSError:
                 raise
             except Exception:
@@ -225,13 +245,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         finally:
             self._idle.add(sock)
 
-    def _serve(self, reply: Reply, environ: dict[str, Any], sock: Any) -> None:
-        pieces = self.wsgi(environ, reply.start_response)
-        within = environ.get(SEND_WITHIN)
+    def _serve(self, pieces: Any, reply: Reply, requests: Requests) -> None:
+        sock = reply.sock
+        # A stream says how long each piece after the first may take to be accepted, seconds.
+        within: float | None = getattr(pieces, "send_within_s", None)
         try:
             if within is not None and reply.chunked and type(sock) is GeventSocket and self._broadcaster is not None:
                 reply.write(pieces.first)
-                self._broadcaster.carry(sock, pieces.stream, within_s=within)
+                line = Line(pieces, None if reply.should_close() else requests.body_of, reply.head)
+                requests.put_back(self._broadcaster.carry(sock, line))
                 return  # the end of the reply went with its last frame
             for piece in pieces:
                 reply.write(piece)

@@ -57,13 +57,16 @@ def _known(revision: str) -> bool:
     return any(script.revision == revision for script in scripts.walk_revisions())
 
 
-def check_schema(connection: Connection) -> None:
+def check_revision(found: str | None) -> None:
     """Refuse a database whose schema is not exactly the one that this code was written for.
+
+    Args:
+        found: the revision of its schema; None where it has no tables.
 
     Raises:
         StoreRefused: it is empty, older, or newer than this code.
     """
-    found, needed = revision_of(connection), head()
+    needed = head()
     if found == needed:
         return
     if found is not None and not _known(found):

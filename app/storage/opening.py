@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from app.domain.lanes import Lane
 from app.service.store import Store
 from app.storage.address import parse_address
 from app.storage.sql_store import SqlStore
@@ -13,7 +14,7 @@ MAX_ACTIVE_HOLDS: Final = 100_000
 
 
 def open_store(
-    url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: float | None = None, lane: str = "all"
+    url: str, *, max_active_holds: int = MAX_ACTIVE_HOLDS, timeout: float | None = None, lane: Lane = Lane.ALL
 ) -> Store:
     """Return the store at ``url``, ready for :meth:`app.service.store.Store.open_log`.
 
@@ -24,8 +25,8 @@ def open_store(
         url: ``sqlite:///path``, ``sqlite://`` (in memory, for tests), or ``postgresql://...``.
         max_active_holds: active holds beyond which kills of runs, and of nothing broader, are refused.
         timeout: how long one call may take, seconds; None for the dialect's own (SQLite 5, PostgreSQL 2).
-        lane: the lane that this process serves, all, control or worker: it decides how many connections to PostgreSQL
-            there may be, and what for.
+        lane: the lane that this process serves: it decides how many connections to PostgreSQL there may be, and what
+            for.
 
     Raises:
         StoreRefused: the address is wrong, or the database cannot be used as it is; the message says what to do.

@@ -11,14 +11,15 @@ from typing import Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, Connection, Engine, NullPool, text
+from sqlalchemy import URL, Connection, Engine, NullPool
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.domain.lanes import Lane
 from app.service.store import OutcomeUnknown, StoreUnavailable
 from app.storage.database import Done, Use
 from app.storage.postgres_checks import check_server, why_unreachable
-from app.storage.postgres_connection import BoundedConnection, connecting_until, driver
+from app.storage.postgres_connection import BoundedConnection, begin_reading, connecting_until, driver
 from app.storage.postgres_pools import LANES, Pools, engine, for_flips, for_reads, pool, session_settings
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ LOG_LOCK: Final = 0x68616C746C696E65
 """The key of the advisory lock on the log, "haltline" in ASCII: flips take it exclusively."""
 
 _UNHURRIED: Final = 30.0
-_OPENING: Final = 8.0  # to a server far away, some twenty round trips
+_OPENING: Final = 8.0  # to a server far away; with TLS and a password some twelve round trips
 _MIGRATION_SECONDS: Final = 180.0
 
 # Everything is said outright, because a role or a database may have another default. READ COMMITTED: every statement
@@ -40,7 +41,8 @@ _LOCK: Final = (
     f"SELECT pg_advisory_xact_lock({LOG_LOCK}), set_config('synchronous_commit', CASE"
     " current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
 ).encode()
-_PATIENCE: Final = text(
+# With the session's time-outs lifted: a node that makes 100,000 holds of rows is not idle.
+_PATIENCE: Final = (
     f"SELECT set_config('statement_timeout', '{int(_UNHURRIED * 1000)}', true),"
     f" set_config('idle_in_transaction_session_timeout', '{int(_UNHURRIED * 1000)}', true)"
 )
@@ -49,7 +51,7 @@ _PATIENCE: Final = text(
 class PostgresDatabase:
     """A PostgreSQL server."""
 
-    def __init__(self, url: URL, *, timeout: float = 2.0, pools: Pools = LANES["all"]) -> None:
+    def __init__(self, url: URL, *, timeout: float = 2.0, pools: Pools = LANES[Lane.ALL]) -> None:
         """Connect, and check that the server keeps what it acknowledges and has the schema of this code.
 
         Args:
@@ -77,7 +79,7 @@ class PostgresDatabase:
         try:
             # On the refresher's connection, which is thereby made: its first read is one round trip as all others.
             self._tried(
-                lambda deadline: self._read(lambda c: check_server(c, settings), deadline, use="refresh"),
+                lambda deadline: self._read(lambda c: check_server(c, settings), deadline, use="refresh", begins=True),
                 timeout=max(timeout, _OPENING),
             )
         except StoreUnavailable as error:
@@ -91,8 +93,12 @@ class PostgresDatabase:
     def read(self, work: Callable[[Connection], T], *, unhurried: bool = False) -> T:
         """See :class:`app.storage.database.Database`."""
         if unhurried:
-            patient = _patiently(work)
-            return self._tried(lambda deadline: self._read(patient, deadline), timeout=_UNHURRIED)
+
+            def patient(connection: Connection) -> T:
+                begin_reading(connection, _PATIENCE)
+                return work(connection)
+
+            return self._tried(lambda deadline: self._read(patient, deadline, begins=True), timeout=_UNHURRIED)
         return self._tried(lambda deadline: self._read(work, deadline))
 
     def glance(self, work: Callable[[Connection], T], *, use: Use = "reads") -> T:
@@ -105,8 +111,9 @@ class PostgresDatabase:
 
         return self._tried(look)
 
-    def _read(self, work: Callable[[Connection], T], deadline: float, *, use: Use = "reads") -> T:
-        with self._lent(self._reading[use], deadline) as connection:
+    def _read(self, work: Callable[[Connection], T], deadline: float, *, use: Use = "reads", begins: bool = False) -> T:
+        """Return what ``work`` reads in one transaction, which it ``begins`` itself if it says so."""
+        with self._lent(self._reading[use], deadline, autocommit=begins) as connection:
             value = work(connection)
             # Nothing was written. After a ROLLBACK psycopg has the server forget every statement that it prepared.
             connection.commit()
@@ -199,16 +206,6 @@ class PostgresDatabase:
         self._closed = True
         for each in {self._flips, *self._reading.values()}:
             each.dispose()
-
-
-def _patiently(work: Callable[[Connection], T]) -> Callable[[Connection], T]:
-    """Return ``work`` with the session's time-outs lifted: a node that makes 100,000 holds of rows is not idle."""
-
-    def patient(connection: Connection) -> T:
-        connection.execute(_PATIENCE)
-        return work(connection)
-
-    return patient
 
 
 def _commit(connection: Connection, raw: BoundedConnection) -> None:

@@ -8,46 +8,59 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import psycopg
-from sqlalchemy import URL, Connection, text
+from psycopg.errors import UndefinedTable
+from sqlalchemy import URL, Connection, Row, text
+from sqlalchemy.exc import ProgrammingError
 
 from app.service.store import StoreUnavailable
 from app.storage.errors import StoreRefused
-from app.storage.migrate import check_schema
-from app.storage.postgres_connection import BoundedConnection
+from app.storage.migrate import check_revision
+from app.storage.postgres_connection import BoundedConnection, begin_reading
 from app.storage.postgres_pools import CONNECT_SECONDS, SESSION, address
 
 MINIMUM: Final = 140_000
 """The oldest server that is supported, as server_version_num."""
 
+# Statements of one transaction, which must all come to one session: the same process, and what the first one set for
+# the transaction still set. The others ask for what is to be checked besides: each is a round trip.
+_MARK: Final = "SELECT pg_backend_pid(), set_config('haltline.probe', '{mark}', true)"
 _SETTINGS: Final = text(
-    "SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS shown,"
+    "SELECT pg_backend_pid() AS session, current_setting('haltline.probe', true) AS mark,"
+    " current_setting('server_version_num')::int AS version, current_setting('server_version') AS shown,"
     " current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"
     " current_setting('synchronous_commit') AS synchronous_commit,"
     " current_setting('synchronous_standby_names') AS standbys,"
-    " current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby"
+    " current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby,"
+    " (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name = ANY(:names)) AS in_force"
 )
-# Two statements of one transaction, which must come to one session: the same process, and what the first one set
-# for the transaction still set.
-_MARK: Final = text("SELECT pg_backend_pid() AS session, set_config('haltline.probe', :mark, true) AS mark")
-_FIND: Final = text("SELECT pg_backend_pid() AS session, current_setting('haltline.probe', true) AS mark")
-_IN_FORCE: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+_REVISION: Final = text(
+    "SELECT pg_backend_pid() AS session, current_setting('haltline.probe', true) AS mark,"
+    " (SELECT version_num FROM alembic_version) AS revision"
+)
 
 
 def check_server(connection: Connection, settings: Mapping[str, int]) -> None:
     """Refuse a server, or what stands in its place, on which a flip would not be what it says.
 
     Args:
-        connection: in a transaction.
+        connection: in autocommit mode; a transaction is begun.
         settings: what each session was asked to have in force, milliseconds.
 
     Raises:
         StoreRefused: why, and what to do.
     """
-    _check_session(connection, settings)
-    found = connection.execute(_SETTINGS).one()
+    marked = begin_reading(connection, _MARK.format(mark=secrets.token_hex(8)))
+    found = connection.execute(_SETTINGS, {"names": list(SESSION)}).one()
+    _check_session(found, marked)
+    for name, asked in settings.items():
+        if int(found.in_force[name]) != asked:
+            raise StoreRefused(
+                f"{name} is not what this service asked for when it connected: a pooler between here and the server "
+                f"drops the start-up parameter `options`; connect to the server itself"
+            )
     if found.version < MINIMUM:
         raise StoreRefused(f"PostgreSQL {found.shown} is too old: {MINIMUM // 10_000} or newer is needed")
     if found.standby:
@@ -69,7 +82,7 @@ def check_server(connection: Connection, settings: Mapping[str, int]) -> None:
         )
     if found.encoding != "UTF8":
         raise StoreRefused(f"the database has the encoding {found.encoding}: create it with ENCODING 'UTF8'")
-    check_schema(connection)
+    check_revision(_revision(connection, marked))
 
 
 _STANDBY: Final = (
@@ -86,18 +99,22 @@ _POOLER: Final = (
 )
 
 
-def _check_session(connection: Connection, settings: Mapping[str, int]) -> None:
-    marked = connection.execute(_MARK, {"mark": secrets.token_hex(8)}).one()
-    for _ in range(2):
-        if connection.execute(_FIND).one() != marked:
-            raise StoreRefused(_POOLER)
-    in_force = {row.name: int(row.setting) for row in connection.execute(_IN_FORCE, {"names": list(SESSION)})}
-    for name, asked in settings.items():
-        if in_force[name] != asked:
-            raise StoreRefused(
-                f"{name} is not what this service asked for when it connected: a pooler between here and the server "
-                f"drops the start-up parameter `options`; connect to the server itself"
-            )
+def _check_session(found: Row[Any], marked: tuple[Any, ...]) -> None:
+    if (found.session, found.mark) != marked:
+        raise StoreRefused(_POOLER)
+
+
+def _revision(connection: Connection, marked: tuple[Any, ...]) -> str | None:
+    """Return the revision of the schema; None if the database has no tables."""
+    try:
+        found = connection.execute(_REVISION).one()
+    except ProgrammingError as error:
+        if isinstance(error.orig, UndefinedTable):
+            return None
+        raise
+    _check_session(found, marked)
+    revision: str | None = found.revision
+    return revision
 
 
 def why_unreachable(url: URL, error: StoreUnavailable) -> None:

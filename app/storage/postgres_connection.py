@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import RowFactory, tuple_row
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 RV = TypeVar("RV")
 
@@ -107,6 +108,34 @@ def connecting_until(deadline: float) -> Iterator[None]:
 def connect_deadline(seconds: float) -> float:
     """Return until when a connection that is made now may take, and what is said on it first: at most ``seconds``."""
     return min(time.monotonic() + seconds, _connect_until.get())
+
+
+def begin_reading(connection: Connection, first: str) -> tuple[Any, ...]:
+    """Begin a transaction that reads one state, with a first statement: together they are one round trip.
+
+    Args:
+        connection: in autocommit mode.
+        first: an SQL statement without parameters that returns one row.
+
+    Returns:
+        that row.
+
+    Raises:
+        DBAPIError: the server did not do it.
+    """
+    raw = driver(connection)
+    connection.begin()  # for SQLAlchemy; what the server is told follows
+    said = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {first}"
+    try:
+        # Two statements in one message cannot be prepared.
+        cursor = raw.execute(said.encode(), prepare=False)
+        cursor.nextset()
+        row: tuple[Any, ...] | None = cursor.fetchone()
+    except psycopg.Error as error:
+        raise DBAPIError(said, None, error, connection_invalidated=raw.closed) from error
+    if row is None:
+        raise TypeError("the first statement returns one row")
+    return row
 
 
 def driver(connection: Connection) -> BoundedConnection:

@@ -13,8 +13,10 @@ from typing import Any, Final
 from psycopg import IsolationLevel
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 
+from app.domain.lanes import Lane
 from app.storage.errors import StoreRefused
 from app.storage.postgres_connection import BoundedConnection, connect_deadline
+from app.storage.postgres_dialect import DRIVER, register
 
 CONNECT_SECONDS: Final = 2  # the least that libpq and psycopg accept, per host of the address
 IDLE_MS: Final = 500
@@ -38,11 +40,11 @@ class Pools:
     refresh: int = 1
 
 
-LANES: Final[Mapping[str, Pools]] = {
-    "all": Pools(),
-    "control": Pools(),
+LANES: Final[Mapping[Lane, Pools]] = {
+    Lane.ALL: Pools(),
+    Lane.CONTROL: Pools(),
     # It never flips, and reads tokens only; the one for flips is for a log that has yet to be made.
-    "worker": Pools(flips=1, reads=4, bulk=0),
+    Lane.WORKER: Pools(flips=1, reads=4, bulk=0),
 }
 """The pools of each lane."""
 
@@ -77,7 +79,10 @@ def engine(url: URL, settings: Mapping[str, int], prepare: Callable[[BoundedConn
         raise StoreRefused(f"PostgreSQL is reached with psycopg, not with {url.get_driver_name()}: use postgresql://")
     # use_native_hstore: no look-up of a type that is not used, on each first connection.
     # hide_parameters: no error, and so no journal, repeats the values of a statement.
-    made = create_engine(address(url, settings), use_native_hstore=False, hide_parameters=True, **pool)
+    register()
+    made = create_engine(
+        address(url, settings).set(drivername=DRIVER), use_native_hstore=False, hide_parameters=True, **pool
+    )
 
     def connect(_dialect: object, _record: object, args: list[Any], named: dict[str, Any]) -> BoundedConnection:
         raw = BoundedConnection.connect(*args, **named)

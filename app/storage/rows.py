@@ -249,3 +249,14 @@ def find_token(connection: Connection, token_id: str) -> StoredToken | None:
     """Return one token, revoked or not."""
     row = connection.execute(select(tokens).where(tokens.c.token_id == token_id)).one_or_none()
     return None if row is None else token_row(row)
+
+
+def find_live_tokens(connection: Connection, roles: Sequence[str], at: float, limit: int) -> list[StoredToken]:
+    """Return the tokens of some roles that are neither revoked nor over at a moment, the newest first."""
+    live = (
+        select(tokens)
+        .where(tokens.c.role.in_(roles), tokens.c.revoked_at.is_(None), tokens.c.expires_at > at)
+        .order_by(tokens.c.created_at.desc(), tokens.c.token_id)
+        .limit(limit)
+    )
+    return [token_row(row) for row in connection.execute(live)]

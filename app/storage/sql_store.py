@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from app.service.store import (
+    FirstToken,
     Flag,
     FlipResult,
     Head,
     KillOrder,
+    Loaded,
     LogDiverged,
     LogQuery,
     LogRow,
@@ -25,7 +27,9 @@ from app.service.store import (
 )
 from app.storage import flipping, ttl
 from app.storage.appending import append, insert_entry, sealed
+from app.storage.clock import read_clock
 from app.storage.database import Database, Done
+from app.storage.first_token import find_first
 from app.storage.folding import load_replica
 from app.storage.rows import (
     Stand,
@@ -33,6 +37,7 @@ from app.storage.rows import (
     entries_between,
     entry_at,
     entry_statement,
+    find_live_tokens,
     find_stand,
     find_token,
     log_row,
@@ -45,7 +50,6 @@ from app.storage.rows import (
 )
 from app.storage.tables import log, log_head, tokens
 from haltline.flips import Position
-from haltline.replica import Replica
 from haltline.scopes import Target
 
 SELF = "haltline"
@@ -76,8 +80,9 @@ class SqlStore:
                 )
             return stand.head
 
-        # A log that is there is opened without its lock: a node starts while somebody holds it.
-        found = self._database.glance(find_stand)
+        # A log that is there is opened without its lock: a node starts while somebody holds it. It is the refresher's
+        # connection that is there by then.
+        found = self._database.glance(find_stand, use="refresh")
         if found is not None:
             return opened(found)
 
@@ -108,9 +113,9 @@ class SqlStore:
         head, rows = self._database.glance(lambda connection: read_next(connection, first, limit + 1), use="refresh")
         return _continued(head, rows, after, limit)
 
-    def load(self, *, remember_since: str) -> tuple[Head, Replica]:
+    def load(self, *, remember_since: str, newest: int = 0) -> Loaded:
         """See :meth:`app.service.store.Store.load`."""
-        return self._database.read(lambda connection: load_replica(connection, remember_since), unhurried=True)
+        return self._database.read(lambda connection: load_replica(connection, remember_since, newest), unhurried=True)
 
     def kill(self, order: KillOrder) -> FlipResult:
         """See :meth:`app.service.store.Store.kill`."""
@@ -124,6 +129,10 @@ class SqlStore:
     def settings(self) -> Ttl:
         """See :meth:`app.service.store.Store.settings`."""
         return self.head().ttl
+
+    def wall(self) -> float | None:
+        """See :meth:`app.service.store.Store.wall`."""
+        return self._database.glance(read_clock)
 
     def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
         """See :meth:`app.service.store.Store.set_ttl`."""
@@ -167,15 +176,25 @@ class SqlStore:
 
     def add_token(self, token: StoredToken, *, actor: str) -> LogRow:
         """See :meth:`app.service.store.Store.add_token`."""
+        return self._database.write(lambda connection: Done(_keep(connection, token, actor), write=True))
 
-        def work(connection: Connection) -> Done[LogRow]:
-            note = _token_note("token_created", token, actor) | {"role": token.role}
-            # A fraction of a second has no canonical JSON: the moment is written as text, like every other.
-            note["expires_at"] = datetime.fromtimestamp(token.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            if token.tenants is not None:
-                note["tenants"] = list(token.tenants)
-            connection.execute(insert(tokens), token_values(token))
-            return Done(append(connection, read_stand(connection), note, at=token.created_at).row, write=True)
+    def add_first_token(self, token: StoredToken, *, actor: str, shown_by: str) -> FirstToken:
+        """See :meth:`app.service.store.Store.add_first_token`."""
+
+        def find(connection: Connection) -> FirstToken | None:
+            return find_first(connection, token.role, actor)
+
+        # Nearly every start finds one, and does without the lock.
+        found = self._database.glance(find, use="refresh")
+        if found is not None:
+            return found
+
+        def work(connection: Connection) -> Done[FirstToken]:
+            first = find(connection)
+            if first is not None:
+                return Done(first, write=False)
+            _keep(connection, token, actor, shown_by=shown_by)
+            return Done(FirstToken(token, shown_by), write=True)
 
         return self._database.write(work)
 
@@ -201,6 +220,11 @@ class SqlStore:
         page = select(tokens).where(tokens.c.token_id > (after or "")).order_by(tokens.c.token_id).limit(limit)
         return self._database.glance(lambda connection: [token_row(row) for row in connection.execute(page)])
 
+    def live_tokens(self, roles: Sequence[str], *, at: float, limit: int) -> Sequence[StoredToken]:
+        """See :meth:`app.service.store.Store.live_tokens`."""
+        # Nobody waits for it: not with the connections of those who do.
+        return self._database.glance(lambda connection: find_live_tokens(connection, roles, at, limit), use="bulk")
+
     def close(self) -> None:
         """See :meth:`app.service.store.Store.close`."""
         self._database.close()
@@ -219,6 +243,17 @@ def _head_values(head: Head, at: str) -> dict[str, Any]:
         "ttl_changed_at": head.ttl.changed_at,
         "ttl_before_ms": head.ttl.before_ms,
     }
+
+
+def _keep(connection: Connection, token: StoredToken, actor: str, **more: str) -> LogRow:
+    """Keep a token and write its note, with more members; under the log lock."""
+    note = _token_note("token_created", token, actor) | {"role": token.role} | more
+    # A fraction of a second has no canonical JSON: the moment is written as text, like every other.
+    note["expires_at"] = datetime.fromtimestamp(token.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if token.tenants is not None:
+        note["tenants"] = list(token.tenants)
+    connection.execute(insert(tokens), token_values(token))
+    return append(connection, read_stand(connection), note, at=token.created_at).row
 
 
 def _token_note(topic: str, token: StoredToken, actor: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class AckTransport(Protocol):
     def interrupt(self) -> None:
         """Wake whoever is blocked in this transport; from any thread."""
 
-    def rotate(self) -> None:
+    def rotate(self) -> object:
         """Give up this address."""
 
     def close(self) -> None:

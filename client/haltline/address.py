@@ -1,17 +1,23 @@
-"""Where a service answers: URLs, several of them separated by commas, and which of them a token may be sent to."""
+"""Where a service answers: URLs, several of them separated by commas, and which of them a token may be sent to.
+
+Also where their names lead, and who there does not want to be asked yet.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from haltline.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[!-~]*", re.ASCII)
 _OCTETS: Final = frozenset(map(str, range(256)))
 _PORTS: Final = {"http": 80, "https": 443}
+
+Where: TypeAlias = tuple[int, tuple[object, ...]]
+"""Where a connection may go: the family, and the rest as a socket takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +111,70 @@ def parse_addresses(given: str | Sequence[str], *, plain_http: bool) -> tuple[Ad
                 f"--plain-http, or plain_http = true in the configuration file"
             )
     return found
+
+
+class Places:
+    """Where the addresses of one service lead, and who there does not want to be asked yet; no I/O.
+
+    A name may lead to several machines, one of which has too much to do, and to each of them by one address of every
+    family. So a place is spared by itself; and if none of its name's places of another family may be asked, it is one
+    of those machines by another way, and is spared as long.
+
+    Args:
+        count: how many addresses there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._led: list[tuple[Where, ...] | None] = [None] * count
+        self._until: dict[Where, float] = {}
+        self._dead: set[Where] = set()
+
+    def begin(self) -> None:
+        """Forget who could not be reached: another attempt begins."""
+        self._dead.clear()
+        self._led = [led or None for led in self._led]
+
+    def lead(self, at: int, places: Sequence[Where]) -> None:
+        """Note where the name of the address ``at`` leads; nowhere if it could not be looked up."""
+        self._led[at] = tuple(places)
+
+    def fail(self, place: Where) -> None:
+        """Note that a place could not be reached in this attempt."""
+        self._dead.add(place)
+
+    def spare(self, place: Where, later_s: float, now: float) -> None:
+        """Note for how long a place that has answered does not want to be asked again.
+
+        Args:
+            place: the place.
+            later_s: for how long, seconds; 0 if it did not say.
+            now: the lease clock, seconds.
+        """
+        # Names lead elsewhere in time: what is over is not kept.
+        self._until = {each: until for each, until in self._until.items() if until > now}
+        self._until[place] = now + later_s
+
+    def wait_s(self, at: int, place: Where, now: float) -> float:
+        """Return for how long a place, to which the address ``at`` leads, does not want to be asked, seconds."""
+        others = (self._own_s(each, now) for each in self._led[at] or () if each[0] != place[0])
+        return max(self._own_s(place, now), min(others, default=0.0))
+
+    def least_s(self, left: Where | None, now: float) -> float:
+        """Return for how long nobody wants to be asked of all that might be reached, seconds.
+
+        Args:
+            left: who was given up just now, and counts only where there is nobody else.
+            now: the lease clock, seconds.
+        """
+        waits: list[float] = []
+        last: list[float] = []
+        for at, led in enumerate(self._led):
+            if led is None:  # it has said nothing
+                return 0.0
+            for place in led:
+                if place not in self._dead:
+                    (last if place == left else waits).append(self.wait_s(at, place, now))
+        return min(waits or last, default=0.0)
+
+    def _own_s(self, place: Where, now: float) -> float:
+        return max(self._until.get(place, now) - now, 0.0)

@@ -49,7 +49,8 @@ class Exchanges:
         self._lock = lock
         self._publish = publish
         self._transport: LeaseTransport | None = None
-        self._reading = self._left = False
+        self._reading: Following | None = None
+        self._left = False
 
     def once(self, goes_on: Callable[[], bool]) -> None:
         """Do one exchange, a stream to its end.
@@ -61,8 +62,8 @@ class Exchanges:
         if self._transport is None:
             self._transport = self._make_transport()
         transport = self._transport
-        if self._reading:  # a thread died in the middle of a stream
-            self._reading = False
+        if self._reading is not None:  # a thread died in the middle of a stream
+            self._reading = None
             transport.close()
         ask = renewal.begin(self._clocks.read(), nonce=os.urandom(16).hex(), stream=self._stream)
         whole = True
@@ -75,19 +76,20 @@ class Exchanges:
         except ServiceError as error:
             renewal.unanswered(str(error), self._clocks.read())
         with self._lock:
-            self._reading = self._left = False
+            self._reading, self._left = None, False
         self._publish()
         if renewal.then is Then.LEAVE:
-            transport.rotate()
+            renewal.spare(transport.rotate(renewal.later_s), self._clocks.read())
         elif not whole:
             transport.close()  # the stream has not ended: what it still sends is for nobody
 
     def leave(self) -> None:
         """Have a stream that is being read given up, so that the next exchange begins at once; from any thread.
 
-        An exchange that has brought no frame yet goes on: whoever cannot wait shares it.
+        An exchange that has brought no frame yet goes on: whoever cannot wait shares it. So does a poor stream until it
+        is to be left anyway.
         """
-        if self._reading:
+        if self._reading is not None and self._reading.may_leave(self._clocks.read()):
             self._left = True
             self.interrupt()
 
@@ -112,7 +114,7 @@ class Exchanges:
         stream = transport.stream(LEASE_PATH, ask.body, deadline_s=renewal.deadline_s)
         if (stream.status, stream.content_type, stream.encoded) != (200, STREAM_TYPE, False):
             body = b"" if stream.status == 200 else stream.read(_PROBLEM_MAX_BYTES)
-            reply = Reply(stream.status, stream.content_type, stream.encoded, body)
+            reply = Reply(stream.status, stream.content_type, stream.encoded, body, stream.header("retry-after"))
             renewal.answered(ask, reply, clocks.read())
             return True
         then = Then.READ
@@ -129,12 +131,12 @@ class Exchanges:
             if then is Then.READ:
                 self._publish()
                 # Only now: until its first frame is shown, whoever cannot wait would take it for one that is no use.
-                self._reading = True
+                self._reading = following
         return False
 
     def _broke(self, following: Following, detail: str) -> None:
         with self._lock:
-            left, self._reading, self._left = self._left, False, False
+            left, self._reading, self._left = self._left, None, False
         now = self._clocks.read()
         if left:
             following.left(now)

@@ -30,6 +30,8 @@ STREAM_TYPE: Final = "application/jsonl"
 Frame: TypeAlias = dict[str, Any]
 """A JSON object that claims to be a frame."""
 
+_LATER_DIGITS: Final = 9
+
 _ONLY_FIRST: Final = frozenset({"nonce", "received_at", "snapshot", "ack_within_ms"})
 
 
@@ -42,12 +44,14 @@ class Reply:
         content_type: the header's value as it came; empty if there was none.
         encoded: whether the reply names a content encoding.
         body: the whole body.
+        later: the value of Retry-After as it came; empty if there was none.
     """
 
     status: int
     content_type: str
     encoded: bool
     body: bytes
+    later: str = ""
 
 
 class Refused(Exception):
@@ -58,11 +62,12 @@ class Refused(Exception):
         detail: the same, one sentence.
         drop: whether it proves something so wrong that the running lease ends too.
         gap: whether it does not continue what this client knows, which asking anew mends.
+        later_s: for how long whoever answered does not want to be asked again, seconds.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, drop: bool, gap: bool = False) -> None:
+    def __init__(self, reason: Reason, detail: str, *, drop: bool, gap: bool = False, later_s: float = 0.0) -> None:
         super().__init__(detail)
-        self.reason, self.detail, self.drop, self.gap = reason, detail, drop, gap
+        self.reason, self.detail, self.drop, self.gap, self.later_s = reason, detail, drop, gap, later_s
 
 
 def frame_of(reply: Reply, kind: str) -> Frame:
@@ -263,8 +268,14 @@ def _status_refused(reply: Reply) -> Refused:
     if 300 <= reply.status < 400:
         return Refused(Reason.MALFORMED, f"{said}, a redirect, which is never followed", drop=False)
     if reply.status >= 500 or reply.status == 429:
-        return Refused(Reason.UNREACHABLE, said, drop=False)
+        return Refused(Reason.UNREACHABLE, said, drop=False, later_s=_later_s(reply))
     return Refused(Reason.REFUSED, said, drop=False)
+
+
+def _later_s(reply: Reply) -> float:
+    """Return what Retry-After says, seconds; 0 for a date, which would compare two clocks, and for anything else."""
+    value = reply.later
+    return float(value) if value.isascii() and value.isdigit() and len(value) <= _LATER_DIGITS else 0.0
 
 
 def _problem(reply: Reply) -> tuple[str, str]:

@@ -20,6 +20,9 @@ class LeaseStream(Protocol):
     content_type: str
     encoded: bool
 
+    def header(self, name: str) -> str:
+        """Return a header's value, or an empty text; ``name`` in lower case."""
+
     def line(self, *, deadline_s: float, limit: int) -> bytes | None:
         """Return the next whole line, without its end; None at the orderly end of the stream.
 
@@ -43,8 +46,15 @@ class LeaseTransport(Protocol):
     def interrupt(self) -> None:
         """Wake whoever is blocked in this transport, whose call raises ServiceError; from any thread, at any time."""
 
-    def rotate(self) -> None:
-        """Give up this address: the next exchange begins with the next one, on a fresh connection."""
+    def rotate(self, later_s: float = 0.0) -> float:
+        """Give up whoever answers here: the next exchange begins with the next one, on a fresh connection.
+
+        Args:
+            later_s: for how long this one does not want to be asked again, seconds.
+
+        Returns:
+            for how long none of the others does, seconds.
+        """
 
     def close(self) -> None:
         """Give back the connection."""

@@ -27,7 +27,7 @@ from haltline.verdict import Reason, Stop
 __all__ = ["LEASE_PATH", "LeaseStream", "LeaseTransport", "Refresher"]
 
 _URGENT_GAP_S: Final = 0.02
-"""The shortest pause between two exchanges, however many callers cannot wait, seconds."""
+"""The shortest pause between two exchanges that succeed, however many callers cannot wait, seconds."""
 
 
 def _random() -> float:
@@ -120,7 +120,8 @@ class Refresher:
     def ensure(self, timeout: float) -> Lease:
         """Return the lease, waiting up to ``timeout`` seconds for a live one; the caller looks whether it is.
 
-        Any number of callers share one exchange.
+        Any number of callers share one exchange: the one under way, or the next one that may begin. However often it is
+        called, there are no more of them than the pauses after failures allow.
         """
         self.wait(self.live, timeout, urgent=True)
         return self.lease
@@ -131,7 +132,7 @@ class Refresher:
         Args:
             ready: the condition; it must be quick and must not raise.
             timeout: seconds; None for no end.
-            urgent: whether to ask for a renewal at once instead of when it is due.
+            urgent: whether to ask for a renewal as soon as one may be asked for, instead of when it is due.
         """
         gettime = self._clocks.gettime
         until = None if timeout is None else gettime(LEASE_CLOCK) + timeout
@@ -142,15 +143,15 @@ class Refresher:
             if left is not None and left <= 0:
                 return False
             if not self.background:
-                self._renew()
+                if gettime(LEASE_CLOCK) >= self._renewal.earliest / 1e9:
+                    self._renew()
                 return ready()
             with self._changed:
                 if ready():  # asked again under the lock: the renewal that made it so has already woken everybody
                     return True
                 self._start()
                 if urgent:
-                    # Once: after a failure the backoff holds, or many waiters would hammer a service that is down.
-                    urgent = False
+                    urgent = False  # once: the thread knows by now
                     self._hurry()
                 # Woken by each renewal; the bound only guards against a thread that died between two.
                 self._changed.wait(0.5 if left is None else min(left, 0.5))
@@ -228,7 +229,11 @@ class Refresher:
         return self._started == number and not self.closed
 
     def _hurry(self) -> None:
-        """Have the next exchange begin at once, giving up a stream that keeps no lease; the caller holds the lock."""
+        """Have the next exchange begin as soon as it may, giving up a stream that keeps no lease but could.
+
+        The pause after a failure and the patience with a poor stream hold all the same, or many callers would hammer a
+        service that is down or has too much to do. The caller holds the lock.
+        """
         self._urgent = True
         if not self.live():
             self._exchanges.leave()
@@ -243,7 +248,7 @@ class Refresher:
                     now = self._clocks.gettime(LEASE_CLOCK)
                     left = self._renewal.due / 1e9 - now
                     if self._urgent:
-                        left = min(left, begun + _URGENT_GAP_S - now)
+                        left = min(left, max(begun + _URGENT_GAP_S, self._renewal.earliest / 1e9) - now)
                     if left <= 0:
                         break
                     self._changed.wait(left)

@@ -53,6 +53,13 @@ _AGAIN_NS: Final = 20_000_000
 _MAP_SLACK_NS: Final = 1_000_000
 _ACK_WITHIN_S: Final = 0.05
 _ACK_WITHIN_MAX_S: Final = 30.0
+_LATER_MAX_S: Final = 1.6
+"""The longest wait that a service may ask for, seconds: whoever asks for more would keep a fleet stopped by it.
+
+With the quarter that is added it is 2 s. Cut to 2 s only then, all who were told so would come back in step.
+"""
+_POOR_MAX: Final = 3
+"""How often in a row the time doubles for which a stream that is of little use is kept."""
 _AGE_MAX_NS: Final = 10_000_000_000
 """How old a stream may grow on this machine's clock: a node ends one after 9 s."""
 
@@ -75,21 +82,27 @@ class Renewal:
     Attributes:
         lease: the lease as it stands: the first is already expired.
         due: when to ask next on the lease clock, nanoseconds.
+        not_before: the moment before which nobody may have it asked, however urgent it is to them: the end of the pause
+            after a failure, and of the least time between two requests for streams.
         then: what to do after the last step.
         renewals: how many leases were granted so far; every frame of a stream grants one.
         truth: a moment on the lease clock, nanoseconds, at or after which what this process knows was read.
         news: whether entries were applied that no request has told of yet.
+        later_s: for how long whoever answered last does not want to be asked again, seconds; 0 if it did not say.
+        spared_until: when the next request may be sent at the earliest, however urgent, lease clock, nanoseconds.
         ack_within_s: over how long workers are asked to spread their acks of a flip, seconds.
     """
 
     def __init__(self, identity: Identity, *, random: Callable[[], float]) -> None:
         self.identity = identity
         self.lease: Lease = NEVER
-        self.due = 0
+        self.due = self.not_before = 0
         self.then = Then.ASK
         self.renewals = 0
         self.truth = -1
         self.news = False
+        self.later_s = 0.0
+        self.spared_until = 0
         self.ack_within_s = _ACK_WITHIN_S
         self._random = random
         self._asked = 0
@@ -97,6 +110,12 @@ class Renewal:
         self._watch: Watch | None = None
         self._backoff_s = _BACKOFF_FLOOR_S
         self._ttl_s = _DEFAULT_TTL_S
+        self._poor = 0
+
+    @property
+    def earliest(self) -> int:
+        """When the next request may be sent at the earliest, however urgent it is, lease clock, nanoseconds."""
+        return max(self.not_before, self.spared_until)
 
     @property
     def deadline_s(self) -> float:
@@ -119,6 +138,28 @@ class Renewal:
         """
         return _AGE_MAX_NS if self._drift is Drift.NORMAL else min(_AGE_MAX_NS, int(self._ttl_s * 2e9))
 
+    def lags(self, lag_ns: int) -> bool:
+        """Return whether leases that come so much later than the read they rest on are of little use: half a ttl."""
+        return lag_ns > self._ttl_s * 1e9 / 2
+
+    def patience_ns(self, lag_ns: int) -> int | None:
+        """Return for how long to keep a stream, nanoseconds; None if it is a good one.
+
+        Its leases are dated from ``t0``. Where the request waited for more than half a ttl to be answered, as it does
+        at a node that has just come back, each frame comes when most of its lease is over or all of it, for as long as
+        the stream lasts. A new request is dated anew; but all who waited must not send it at the same moment, nor at
+        once: the node may still have too much to do.
+
+        Args:
+            lag_ns: how much older a lease of this stream is when it comes than the read that it rests on.
+        """
+        if not self.lags(lag_ns):
+            self._poor = 0
+            return None
+        longest_s = self._ttl_s * 2**self._poor
+        self._poor = min(self._poor + 1, _POOR_MAX)
+        return int((self._ttl_s / 4 + self._random() * longest_s) * 1e9)
+
     def begin(self, now: Readings, *, nonce: str, stream: bool = False) -> Ask:
         """Return the request to send now.
 
@@ -131,6 +172,7 @@ class Renewal:
         body = ask_body(self.identity, replica, nonce=nonce, stream=stream)
         self.news = False
         self._asked = now.boot
+        self.later_s = 0.0
         return Ask(nonce, now, replica.position, stream, body)
 
     def ack(self) -> bytes:
@@ -152,9 +194,11 @@ class Renewal:
             then = self.take(ask, frame, received_at=frame.get("received_at"), floor=ask.position.seq, now=now)
         except Refused as refusal:
             self.fail(refusal.reason, refusal.detail, now, drop=refusal.drop)
+            self.later_s = min(refusal.later_s, _LATER_MAX_S)
             return self.lease
         if then is Then.READ:
             self.due = ask.t0.boot + max(int(self._ttl_s * 1e9 / 3), _AGAIN_NS)
+            self.not_before = 0
         self.then = Then.ASK
         return self.lease
 
@@ -167,6 +211,18 @@ class Renewal:
         """
         self.fail(Reason.UNREACHABLE, detail, now, drop=False)
         return self.lease
+
+    def spare(self, wait_s: float, now: Readings) -> None:
+        """Have the next request wait: whoever is asked next has said for how long. No lease is longer for it.
+
+        Args:
+            wait_s: for how long, seconds, 1.6 at most; a random part of a quarter is added, or all who were told the
+                same would come back in step.
+            now: the clocks.
+        """
+        if wait_s > 0:
+            self.spared_until = now.boot + int(min(wait_s, _LATER_MAX_S) * (1 + self._random() / 4) * 1e9)
+            self.due = max(self.due, self.spared_until)
 
     def drop(self, stop: Stop) -> Lease:
         """End the lease at once, keeping what is known of kills, and return it."""
@@ -241,7 +297,7 @@ class Renewal:
 
     def anew(self, ask: Ask, now: Readings) -> Then:
         """Have the next request follow at once, though never sooner than a quarter of the ttl after the last one."""
-        self.due = max(now.boot, ask.t0.boot + int(self._ttl_s * 1e9 / 4))
+        self.due = self.not_before = max(now.boot, ask.t0.boot + int(self._ttl_s * 1e9 / 4))
         self.then = Then.ASK
         return self.then
 
@@ -262,13 +318,13 @@ class Renewal:
         # Counted from the request: one that hung until its deadline has waited already, and pauses as after a first
         # failure; else a service that is back would have to wait for both.
         soon = now.boot + int((_BACKOFF_FLOOR_S + self._random() * 2 * _BACKOFF_FLOOR_S) * 1e9)
-        self.due = max(soon, self._asked + int(self._backoff_s * 1e9))
+        self.due = self.not_before = max(soon, self._asked + int(self._backoff_s * 1e9))
         self.then = Then.LEAVE
         return self.then
 
     def _now(self, now: Readings) -> Then:
         """Have the next request follow at once: the clocks make this one's answers worth little."""
-        self.due = now.boot + _AGAIN_NS
+        self.due = self.not_before = now.boot + _AGAIN_NS
         self.then = Then.ASK
         return self.then
 

@@ -218,7 +218,8 @@ def hold_members(hold: Hold) -> dict[str, Any]:
     }
 
 
-def _parse_hold(members: object, limit: int) -> Hold:
+def _parse_hold(members: object, limit: int, targets: Mapping[str, Target]) -> Hold:
+    """Return a hold of a snapshot; ``targets`` are those that its marks name, read already."""
     if not isinstance(members, dict):
         raise InvalidEntry("snapshot: a hold is not an object")
     seq, at, reason = members.get("seq"), members.get("at"), members.get("reason")
@@ -229,8 +230,10 @@ def _parse_hold(members: object, limit: int) -> Hold:
         raise InvalidEntry(f"snapshot: hold {seq}: at or reason is missing or malformed")
     if in_flight not in ("abort", "finish") or queued not in ("discard", "drain"):
         raise InvalidEntry(f"snapshot: hold {seq}: in_flight or queued is missing or unknown")
+    named = members.get("target")
     try:
-        target = parse_target(members.get("target"))
+        target = targets.get(named) if type(named) is str else None
+        target = parse_target(named) if target is None else target
         actor = check_id(members.get("actor"), "actor")
         flip_id = check_id(members.get("flip_id"), "flip_id")
     except InvalidTarget as error:
@@ -247,6 +250,10 @@ def _parse_mark(members: object, limit: int) -> Mark:
     if not 1 <= last_kill <= limit or not 0 <= barrier <= last_kill:
         raise InvalidEntry(f"snapshot: a mark is not a pair of positions up to {limit}")
     return Mark(last_kill, barrier)
+
+
+def _seq_of(read: tuple[Hold, str]) -> int:
+    return read[0].seq
 
 
 def from_snapshot(members: object, *, namespace: str, epoch: str, tenants: frozenset[str] | None = None) -> Replica:
@@ -273,17 +280,19 @@ def from_snapshot(members: object, *, namespace: str, epoch: str, tenants: froze
         raise InvalidEntry("snapshot: floor_seq is missing or malformed")
     if not isinstance(listed, list) or not isinstance(remembered, dict):
         raise InvalidEntry("snapshot: holds or marks are missing")
+    # With 100,000 holds this takes about as long as a lease lasts: so each target is read once, and is its own key.
     try:
         check_namespace(namespace)
-        marks = {str(parse_target(key)): _parse_mark(mark, seq) for key, mark in remembered.items()}
+        targets = {key: parse_target(key) for key in remembered}
+        marks = {key: _parse_mark(mark, seq) for key, mark in remembered.items()}
     except InvalidTarget as error:
         raise InvalidEntry(f"snapshot: {error}") from None
     if not is_epoch(epoch):
         raise InvalidEntry("snapshot: the epoch is malformed")
     holds: dict[str, tuple[Hold, ...]] = {}
     before = 0
-    for hold in sorted(_parse_hold(each, seq) for each in listed):
-        key = str(hold.target)
+    read = [(_parse_hold(each, seq, targets), each["target"]) for each in listed]
+    for hold, key in sorted(read, key=_seq_of):
         mark = marks.get(key)
         if mark is None or mark.last_kill < hold.seq or (hold.queued == "discard" and mark.barrier < hold.seq):
             raise InvalidEntry(f"snapshot: hold {hold.seq} on {key} has no mark: the snapshot is not whole")

@@ -181,10 +181,10 @@ class Run:
         self._arm()
 
     def ensure(self, timeout: float = 0.2) -> None:
-        """Return once the lease is live, asking for a renewal at once if it is not.
+        """Return once the lease is live, asking for a renewal as soon as that may be if it is not.
 
         For whoever would rather wait a moment than stop: in a forked child, after a pause, at start-up. Any number of
-        callers share one exchange.
+        callers share one exchange; in an outage it is the next one that the pauses between failures allow.
 
         Args:
             timeout: seconds.

@@ -178,7 +178,10 @@ class KillSwitch:
         return None if self._refresher.live() else lease.stop
 
     def ensure(self, timeout: float = 2.0) -> bool:
-        """Wait up to ``timeout`` seconds for a live lease, and return whether there is one."""
+        """Wait up to ``timeout`` seconds for a live lease, and return whether there is one.
+
+        It may be called as often as one likes: no more is asked of a service that fails than if it were not called.
+        """
         self._refresher.ensure(timeout)
         return self._refresher.live()
 

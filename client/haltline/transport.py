@@ -7,11 +7,11 @@ that drips a byte at a time; they also decode a compressed reply unasked and hon
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from haltline.address import Address
-from haltline.clocks import Clocks
+from haltline.address import Address, Places
+from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.errors import ServiceError
 from haltline.http1 import BadReply, ClosedBeforeReply, Http, Response, told
 from haltline.link import Channel, Deadline, Link
@@ -27,6 +27,9 @@ _USER_AGENT: Final = "haltline-python/0.1"
 
 _Where = tuple[socket.AddressFamily, tuple[object, ...]]
 
+LookUp = Callable[[str, int], list[_Where]]
+"""Returns where TCP connections to a host's name and a port may go, or raises OSError."""
+
 
 class Transport:
     """One connection to one address out of several, kept open between exchanges.
@@ -38,13 +41,23 @@ class Transport:
         token: the bearer token; it appears in no error and no ``repr``.
         clocks: the clocks that deadlines are read on.
         trust: whose certificates are believed; by default those that the system believes.
+        look_up: returns where a host's name and a port lead; by default as the system says.
     """
 
-    def __init__(self, addresses: Sequence[Address], *, token: str, clocks: Clocks, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        token: str,
+        clocks: Clocks,
+        trust: Trust | None = None,
+        look_up: LookUp = resolve,
+    ) -> None:
         self._addresses = tuple(addresses)
         self._token = token
         self._clocks = clocks
         self._trust = trust if trust is not None else Trust()
+        self._look_up = look_up
         if patched():
             # Now: import locks are gevent's, and no native thread should wait on one.
             import h11  # noqa: F401
@@ -52,6 +65,7 @@ class Transport:
             if any(address.tls for address in self._addresses):
                 import ssl  # noqa: F401
         self._at = 0
+        self._places = Places(len(self._addresses))
         self._known: list[_Where] = []  # of the address that it is at: where to connect, the one that works first
         self._link: Link | None = None
         self._http: Http | None = None
@@ -63,7 +77,7 @@ class Transport:
 
     @property
     def address(self) -> Address:
-        """The address that the next exchange begins with."""
+        """The address that the next exchange begins with, unless nobody there wants to be asked yet."""
         return self._addresses[self._at]
 
     def post(self, path: str, body: bytes, *, deadline_s: float, limit: int) -> Reply:
@@ -80,7 +94,7 @@ class Transport:
         """
         response = self.request("POST", path, body=body, deadline_s=deadline_s)
         whole = response.read(limit)
-        return Reply(response.status, response.content_type, response.encoded, whole)
+        return Reply(response.status, response.content_type, response.encoded, whole, response.header("retry-after"))
 
     def stream(self, path: str, body: bytes, *, deadline_s: float) -> Response:
         """Send JSON and return the head of the reply, whose lines are read one by one.
@@ -156,10 +170,24 @@ class Transport:
         if link is not None:
             link.interrupt()
 
-    def rotate(self) -> None:
-        """Give up this address: the next exchange begins with the next one, on a fresh connection."""
+    def rotate(self, later_s: float = 0.0) -> float:
+        """Give up whoever answers here: the next exchange begins with the next one, on a fresh connection.
+
+        Args:
+            later_s: for how long this one does not want to be asked again, seconds.
+
+        Returns:
+            for how long none of the others does, seconds; of those that took no connection nobody knows.
+        """
         self.close()
-        self._forget()
+        now = self._clocks.gettime(LEASE_CLOCK)
+        left = self._known[0] if self._known else None
+        if left is not None:
+            self._places.spare(left, later_s, now)
+        self._known = self._known[1:]
+        if not self._known:
+            self._at = (self._at + 1) % len(self._addresses)
+        return self._places.least_s(left, now)
 
     def close(self) -> None:
         """Close the connection; the next exchange opens another."""
@@ -170,12 +198,6 @@ class Transport:
     def why(self, error: Exception) -> str:
         """Return what an exchange failed by, as its error tells it."""
         return "interrupted" if self._interrupted else told(error)
-
-    def _forget(self) -> None:
-        """Pass on to where the address's name leads next, or else to the next address."""
-        self._known = self._known[1:]
-        if not self._known:
-            self._at = (self._at + 1) % len(self._addresses)
 
     def _request(self, method: str, path: str, body: bytes | None, headers: tuple[tuple[str, str], ...]) -> h11.Request:
         import h11
@@ -194,16 +216,25 @@ class Transport:
     def _connected(self, deadline: Deadline) -> Http:
         """Return a fresh connection to the first address, from the present one on, that takes it.
 
+        Whoever does not want to be asked yet is passed over: another one's failure must not bring the crowd back.
+
         Raises:
             ServiceError: none did; nothing was sent.
         """
+        self._places.begin()
         failures: list[str] = []
         cause: OSError | None = None
         for left in range(len(self._addresses), 0, -1):
             address = self.address
+            why = "no address"
             try:
                 if not self._known:
-                    self._known = _resolved(address)
+                    self._places.lead(self._at, ())
+                    self._known = self._resolved(address)
+                    self._places.lead(self._at, self._known)
+                wait_s = self._pass_over()
+                if wait_s:
+                    why = f"asked to be spared, for another {wait_s:.1f} s"
                 while self._known:
                     # A share of the time each: one that swallows packets must not cost the next one its turn.
                     share = deadline.share(len(self._known) + left - 1)
@@ -214,15 +245,29 @@ class Transport:
                         self.close()
                         if self._interrupted:
                             raise
-                        del self._known[0]
+                        why = self.why(error)
+                        self._places.fail(self._known.pop(0))
             except OSError as error:
-                cause = error
-            failures.append(f"{address}: {self.why(cause) if cause is not None else 'no address'}")
+                cause, why = error, self.why(error)
+            failures.append(f"{address}: {why}")
             if self._interrupted:
                 break
             self._known = []
             self._at = (self._at + 1) % len(self._addresses)
         raise ServiceError("; ".join(failures), sent=False) from cause
+
+    def _resolved(self, address: Address) -> list[_Where]:
+        try:
+            return self._look_up(address.host, address.port)
+        except UnicodeError as error:  # no ValueError of a name may end the thread that renews
+            raise OSError(f"{address.host} cannot be a host's name") from error
+
+    def _pass_over(self) -> float:
+        """Leave out who does not want to be asked yet, and return for how long the first of them does not, seconds."""
+        now = self._clocks.gettime(LEASE_CLOCK)
+        waits = [self._places.wait_s(self._at, where, now) for where in self._known]
+        self._known = [where for where, wait_s in zip(self._known, waits, strict=True) if not wait_s]
+        return min(filter(None, waits), default=0.0)
 
     def _opened(self, address: Address, where: _Where, deadline: Deadline) -> Http:
         family, target = where
@@ -279,10 +324,3 @@ class _Body:
         """Close the connection."""
         if self._transport._http is self._http:  # noqa: SLF001
             self._transport.close()
-
-
-def _resolved(address: Address) -> list[_Where]:
-    try:
-        return resolve(address.host, address.port)
-    except UnicodeError as error:  # no ValueError of a name may end the thread that renews
-        raise OSError(f"{address.host} cannot be a host's name") from error

@@ -38,8 +38,9 @@ class OverWsgi:
     def interrupt(self) -> None:
         """Nobody waits."""
 
-    def rotate(self) -> None:
+    def rotate(self, later_s: float = 0.0) -> float:
         """There is no other."""
+        return later_s
 
     def close(self) -> None:
         """Nothing to close."""

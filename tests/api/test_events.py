@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import pytest
 
-from app.api.events import LASTS
-from app.service.exports import AT_ONCE
+from app.service.places import AT_ONCE
+from app.service.store import Head
 from haltline.flips import Position, follow
 from tests.api.desk import Desk, members, open_desk, problem
 from tests.api.reader import Reader
 from tests.support.counts import SEED
+from tests.unit.service.fakes import MemoryStore
 
 KILLS: Final = 200
 KILLERS: Final = 4
@@ -177,29 +178,63 @@ def test_a_revoked_token_ends_its_streams(either: Desk) -> None:
 
 
 def full(desk: Desk, opening: Callable[[], Any]) -> None:
-    """Check that no place is free, and that one is as soon as one is given back."""
-    for path in ("/v1/events", "/v1/log/export"):
-        response = desk.call("GET", path)
-        problem(response, "too_many_exports")
-        assert response.headers["Retry-After"] == "5"
+    """Check that no stream's place is free, and that one is as soon as one is given back."""
+    response = desk.call("GET", "/v1/events")
+    problem(response, "too_many_exports")
+    assert response.headers["Retry-After"] == "5"
     opening().close()
     with desk.call("GET", "/v1/events") as begun:
         assert begun.status_code == 200
 
 
-def test_at_most_64_streams_and_exports(desk: Desk) -> None:
-    """Streams and exports share 64 places: the 65th of either is 503, and one that is closed makes room."""
-    paths = ["/v1/events", "/v1/log/export"] * (AT_ONCE // 2)
-    running = [desk.call("GET", path) for path in paths]
-    assert {each.status_code for each in running} == {200}
-    full(desk, running.pop)
-    for each in running:
+def test_at_most_64_streams_and_64_exports(desk: Desk) -> None:
+    """The 65th of either is 503, neither takes the other's places, and one that is closed makes room."""
+    kinds = ("/v1/events", "/v1/log/export")
+    running = {path: [desk.call("GET", path) for _ in range(AT_ONCE)] for path in kinds}
+    for path, other in (kinds, kinds[::-1]):
+        assert {each.status_code for each in running[path]} == {200}
+        problem(desk.call("GET", path), "too_many_exports")
+        running[other].pop().close()
+        problem(desk.call("GET", path), "too_many_exports")
+        running[path].pop().close()
+        with desk.call("GET", path) as begun:
+            assert begun.status_code == 200
+        running[path].append(desk.call("GET", path))
+        running[other].append(desk.call("GET", other))
+    for each in (*running[kinds[0]], *running[kinds[1]]):
         each.close()
+
+
+def test_a_crowd_that_is_refused_reads_nothing(tmp_path: Path) -> None:
+    """Whoever finds no place is told so before the database is asked where a stream would begin."""
+    store = Counted()
+    desk = open_desk(tmp_path, store=store)
+    try:
+        running = [desk.call("GET", "/v1/events") for _ in range(AT_ONCE)]
+        before = store.heads
+        for _ in range(5):
+            problem(desk.call("GET", "/v1/events"), "too_many_exports")
+            problem(desk.call("GET", "/v1/events?after=10000"), "too_many_exports")
+        assert store.heads == before
+        for each in running:
+            each.close()
+    finally:
+        desk.close()
+
+
+class Counted(MemoryStore):
+    """A store that counts how often requests, and not the refresher, ask it where the log stands."""
+
+    heads = 0
+
+    def head(self) -> Head:
+        self.heads += threading.current_thread() is threading.main_thread()
+        return super().head()
 
 
 def test_places_are_always_given_back(desk: Desk) -> None:
     """Refusals, HEAD, readers that leave before or in the middle, and streams read to their end hold no place."""
-    desk.app.config[LASTS] = 0.01
+    lasts_s, desk.node.events.lasts_s = desk.node.events.lasts_s, 0.01
     for number in range(2 * AT_ONCE):
         problem(desk.call("GET", "/v1/events?after=99"), "regress")
         with desk.call("HEAD", "/v1/events") as response:
@@ -210,7 +245,7 @@ def test_places_are_always_given_back(desk: Desk) -> None:
                 reader.entries(1)
             else:
                 assert reader.end() is None
-    del desk.app.config[LASTS]
+    desk.node.events.lasts_s = lasts_s
     running = [desk.call("GET", "/v1/events") for _ in range(AT_ONCE)]
     full(desk, running.pop)
     for each in running:
@@ -219,7 +254,7 @@ def test_places_are_always_given_back(desk: Desk) -> None:
 
 def test_a_stream_ends_by_itself(desk: Desk) -> None:
     """After its time a stream just ends, and its reader goes on where it was."""
-    desk.app.config[LASTS] = 0.3
+    desk.node.events.lasts_s = 0.3
     with Reader(desk, 8) as reader:
         assert [entry["seq"] for entry in reader.entries(1)] == [9]
         assert reader.end() is None
@@ -232,7 +267,7 @@ def test_streams_end_when_the_process_does(desk: Desk) -> None:
     """A process that is told to stop ends its streams in time, without a word: their readers resume elsewhere."""
     with Reader(desk) as reader:
         next(iter(reader))
-        threading.Timer(0.1, desk.node.exports.close).start()
+        threading.Timer(0.1, desk.node.events.close).start()
         assert reader.end() is None
     with Reader(desk) as late:
         assert late.end() is None

@@ -35,6 +35,20 @@ def test_a_store_that_is_gone(tmp_path: Path) -> None:
     desk.close()
 
 
+def test_a_worker_is_not_told_to_wait(tmp_path: Path) -> None:
+    """A database that is away for a moment costs no worker a second: a lease request is refused without Retry-After."""
+    store = MemoryStore()
+    desk = open_desk(tmp_path, store=store)
+    assert desk.lease().status_code == 200
+    desk.node.tokens.use_ttl(1)  # what was verified is not remembered, so that it is looked up
+    store.failure = StoreUnavailable("gone")
+    refused = desk.lease()
+    problem(refused, "store_unavailable")
+    assert "Retry-After" not in refused.headers
+    store.failure = None
+    desk.close()
+
+
 def test_an_outcome_that_nobody_knows(tmp_path: Path) -> None:
     """A commit whose outcome is unknown is 503 unknown and says to repeat it with the same flip_id."""
     store = MemoryStore()

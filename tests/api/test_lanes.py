@@ -8,20 +8,21 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.api.application import build
+from app.domain.lanes import Lane
 from tests.api.desk import Desk, members, problem
 
 LEASE: Final = {"/v1/lease": {"post"}, "/v1/acks": {"post"}}
 BOTH: Final = {"/livez", "/readyz", "/metrics"}
 
 
-@pytest.fixture(scope="module", params=["control", "worker"])
-def lane(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=[Lane.CONTROL, Lane.WORKER])
+def lane(request: pytest.FixtureRequest) -> Lane:
     """Return each lane in turn."""
-    return str(request.param)
+    return Lane(request.param)
 
 
 @pytest.fixture(scope="module")
-def laned(shared: Desk, lane: str) -> Desk:
+def laned(shared: Desk, lane: Lane) -> Desk:
     """Return a process of one lane, on the log that the file shares."""
     return Desk(build(shared.node, lane=lane), shared.tokens)
 
@@ -35,8 +36,8 @@ def paths(desk: Desk) -> dict[str, set[str]]:
 
 def test_the_lanes_are_the_whole(shared: Desk) -> None:
     """Every route is served by exactly one lane, but those for whoever runs the service, which both serve."""
-    control = paths(Desk(build(shared.node, lane="control"), {}))
-    worker = paths(Desk(build(shared.node, lane="worker"), {}))
+    control = paths(Desk(build(shared.node, lane=Lane.CONTROL), {}))
+    worker = paths(Desk(build(shared.node, lane=Lane.WORKER), {}))
     assert {path: worker[path] for path in worker.keys() - BOTH} == LEASE
     assert control.keys() & worker.keys() == BOTH
     assert {**control, **worker} == paths(shared)
@@ -61,7 +62,7 @@ def test_the_other_lane_is_named(shared: Desk, laned: Desk, lane: str) -> None:
 
 def test_a_kill_at_the_worker_lane_kills_nothing(shared: Desk) -> None:
     """A well-formed kill and revive with every right, sent to a worker lane, leave the log as it is."""
-    worker = Desk(build(shared.node, lane="worker"), shared.tokens)
+    worker = Desk(build(shared.node, lane=Lane.WORKER), shared.tokens)
     head = shared.node.store.head().position
     problem(worker.kill("run:r-9"), "wrong_lane")
     body: dict[str, Any] = {"target": "run:r-9", "holds": [1], "reason": "ok"}
@@ -71,14 +72,14 @@ def test_a_kill_at_the_worker_lane_kills_nothing(shared: Desk) -> None:
 
 def test_a_lease_at_the_control_lane_is_refused(shared: Desk) -> None:
     """A well-formed lease request is not answered before Flask either: the control lane grants nothing."""
-    control = Desk(build(shared.node, lane="control"), shared.tokens)
+    control = Desk(build(shared.node, lane=Lane.CONTROL), shared.tokens)
     problem(control.lease(), "wrong_lane")
     assert control.kill("run:r-10").status_code == 201
 
 
 def test_the_worker_lane_grants(shared: Desk) -> None:
     """The worker lane verifies tokens and grants leases as one process for both does."""
-    worker = Desk(build(shared.node, lane="worker"), shared.tokens)
+    worker = Desk(build(shared.node, lane=Lane.WORKER), shared.tokens)
     assert worker.lease().status_code == 200
     problem(worker.lease(who="observer"), "forbidden")
     worker.tokens = {**worker.tokens, "worker": "hlt_default_nobody"}

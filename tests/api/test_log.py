@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from app.service.exports import AT_ONCE, PAGE
+from app.service.exports import PAGE
+from app.service.places import AT_ONCE
 from app.service.store import StoreUnavailable
 from haltline.flips import Position, entry_hash, follow
 from tests.api.desk import Desk, members, open_desk, problem

@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 from sqlalchemy import make_url
 
+from app.domain.lanes import Lane
 from app.storage.postgres import PostgresDatabase
 from app.storage.postgres_pools import LANES
 from app.storage.sql_store import SqlStore
@@ -22,13 +23,13 @@ from tests.api.reader import Reader
 from tests.support.places import Place
 
 TIMEOUT: Final = 1.0
-BULK: Final = LANES["all"].bulk
+BULK: Final = LANES[Lane.ALL].bulk
 
 
 @pytest.fixture
 def database(postgres_place: Place) -> PostgresDatabase:
     """Return a database with the pools of a node that serves both lanes."""
-    return PostgresDatabase(make_url(postgres_place.url), timeout=TIMEOUT, pools=LANES["all"])
+    return PostgresDatabase(make_url(postgres_place.url), timeout=TIMEOUT, pools=LANES[Lane.ALL])
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_kills_go_through_while_every_place_is_taken(desk: Desk, postgres_place:
             finally:
                 ended.set()
             assert all(each.result(20) > 0 for each in exports)
-        pools = LANES["all"]
+        pools = LANES[Lane.ALL]
         assert row[0] <= pools.flips + pools.reads + pools.bulk + pools.refresh == 15
         for reader in readers:
             assert len(reader.entries(50)) == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import pytest
@@ -121,3 +122,26 @@ def test_a_store_that_cannot_write_changes_nothing(tmp_path: Any) -> None:
         assert members(desk.call("GET", PATH))["ttl_ms"] == 500
     finally:
         desk.close()
+
+
+def test_a_node_with_a_wrong_clock_says_so(tmp_path: Any) -> None:
+    """From its start on the metric shows how far it is off; lowering the ttl is a 409 that says what to do."""
+    store = MemoryStore()
+    store.clock = lambda: time.time() - 3.0
+    desk = open_desk(tmp_path, store=store)
+    try:
+        shown = desk.call("GET", "/metrics", who=None).get_data(as_text=True)
+        (line,) = [each for each in shown.splitlines() if each.startswith("haltline_clock_ahead_seconds ")]
+        assert 2.0 < float(line.split()[1]) < 4.0
+        told = problem(put(desk, {"ttl_ms": 500}), "clocks_apart")
+        assert "3.0 s ahead" in told["detail"]
+        assert "time service" in told["detail"]
+        assert members(desk.call("GET", PATH))["ttl_ms"] == 1000
+        assert members(put(desk, {"ttl_ms": 2000}))["ttl_ms"] == 2000
+    finally:
+        desk.close()
+
+
+def test_an_embedded_node_has_one_clock(shared: Desk) -> None:
+    """On SQLite there is nothing to compare with, and no metric that would say that all is well."""
+    assert "haltline_clock_ahead_seconds" not in shared.call("GET", "/metrics", who=None).get_data(as_text=True)

@@ -154,8 +154,9 @@ class Line:
         if self._reading is not None:
             self._reading.interrupt()
 
-    def rotate(self) -> None:
+    def rotate(self, later_s: float = 0.0) -> float:
         """There is no other."""
+        return later_s
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -57,7 +57,8 @@ def test_the_tables_are_the_fold_of_the_log(store: Store, flips: list[tuple[str,
     """Whatever was killed and revived, load() is the replica that folding the exported log gives."""
     for what, name, which in flips:
         _flip(store, what, name, which, "2026-11-20T20:25:12.000000Z")
-    head, loaded = store.load(remember_since=BEFORE_EVERYTHING)
+    found = store.load(remember_since=BEFORE_EVERYTHING)
+    head, loaded = found.head, found.replica
     assert _shown(loaded) == _shown(_folded(store))
     assert head == store.head()
 
@@ -75,7 +76,7 @@ def test_what_is_forgotten_lies_below_the_floor(store: Store, flips: list[tuple[
     }
     kept = {name: mark for name, mark in whole.marks.items() if name in whole.holds or at[mark.last_kill] >= moment}
     left_out = [mark.last_kill for name, mark in whole.marks.items() if name not in kept]
-    loaded = store.load(remember_since=moment)[1]
+    loaded = store.load(remember_since=moment).replica
     assert dict(loaded.marks) == kept
     assert loaded.floor_seq == max(left_out, default=0)
     assert dict(loaded.holds) == dict(whole.holds)
@@ -84,12 +85,12 @@ def test_what_is_forgotten_lies_below_the_floor(store: Store, flips: list[tuple[
 def test_a_loaded_replica_goes_on_with_the_log(store: Store) -> None:
     """The entries after the loaded position extend it."""
     committed(store.kill(kill_order("run:r-1")))
-    loaded = store.load(remember_since=BEFORE_EVERYTHING)[1]
+    loaded = store.load(remember_since=BEFORE_EVERYTHING).replica
     flag = committed(store.kill(kill_order("run:r-2"))).flag
     committed(store.revive(revive_order(flag)))
     page = store.refresh(loaded.position, limit=10)
     extended = loaded.extend(parse_entry(json.loads(row.body)) for row in page.rows)
-    assert _shown(extended) == _shown(store.load(remember_since=BEFORE_EVERYTHING)[1])
+    assert _shown(extended) == _shown(store.load(remember_since=BEFORE_EVERYTHING).replica)
 
 
 @pytest.mark.parametrize("edit", ["DELETE FROM holds", "UPDATE log_head SET active_holds = 0"])

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from app.service.store import Committed, KillOrder, StaleView, Store, StoreUnavailable
+from app.service.store import Committed, FirstToken, KillOrder, StaleView, Store, StoredToken, StoreUnavailable
 from haltline.flips import Position, follow
 from haltline.scopes import parse_target
-from tests.support.orders import committed, kill_order, revive_order
+from tests.support.orders import AT, committed, kill_order, revive_order
 from tests.support.places import Place
 
 T = TypeVar("T")
@@ -111,7 +111,8 @@ def test_a_page_agrees_with_itself_while_kills_arrive(store: Store) -> None:
 
     def loads() -> None:
         while not done.is_set():
-            head, replica = store.load(remember_since="2020-01-01T00:00:00.000000Z")
+            found = store.load(remember_since="2020-01-01T00:00:00.000000Z")
+            head, replica = found.head, found.replica
             assert replica.position == head.position
             assert len(replica.holds) == head.position.seq - 1
 
@@ -145,3 +146,24 @@ def _epoch_of(place: Place, epoch: str) -> str:
         return store.open_log(namespace="default", ttl_ms=1000, at="2026-11-20T20:25:11.000000Z", epoch=epoch).epoch
     finally:
         store.close()
+
+
+def test_first_starts_keep_one_token(place: Place) -> None:
+    """Of stores that all make the first token of a role at once, one keeps it, and all return that one."""
+    shared = place.opened()
+    stores = [shared] if place.sqlite else [shared, place.open(), place.open()]
+    try:
+
+        def first(number: int) -> FirstToken:
+            token = StoredToken(f"abcdef01234{number}", "0" * 64, "admin", "admin", None, AT, 1_800_000_000.0)
+            store = stores[number % len(stores)]
+            return store.add_first_token(token, actor="admin", shown_by=f"host-{number}")
+
+        found = at_once(*[partial(first, number) for number in range(6)])
+        assert len(set(found)) == 1
+        assert found[0].shown_by == f"host-{found[0].token.token_id[-1]}"
+        assert list(shared.tokens(after=None, limit=10)) == [found[0].token]
+        assert _chain(shared) == [1, 2]
+    finally:
+        for each in stores:
+            each.close()

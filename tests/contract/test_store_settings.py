@@ -14,6 +14,7 @@ from app.domain.promises import CLOCKS_APART_S
 from app.service.store import LogQuery, LogRow, Store, StoreUnavailable, Ttl
 from haltline.flips import Note, Position, parse_entry
 from tests.support.orders import AT, committed, kill_order
+from tests.support.places import Place
 
 NOW = 1_800_000_000.0
 
@@ -44,7 +45,7 @@ def test_the_ttl_is_read_with_the_entries(store: Store) -> None:
     assert (before.head.ttl.ttl_ms, after.head.ttl) == (1000, ttl)
     assert list(after.rows) == [row]
     assert committed(store.kill(kill_order())).ttl == ttl
-    assert store.load(remember_since=AT)[0].ttl == ttl
+    assert store.load(remember_since=AT).head.ttl == ttl
 
 
 def test_the_same_value_is_no_change(store: Store) -> None:
@@ -145,3 +146,16 @@ def test_the_database_itself_refuses_other_ttls(store: Store, ttl_ms: int) -> No
     with pytest.raises(StoreUnavailable, match="nothing was changed"):
         _set(store, ttl_ms)
     assert store.head() == head
+
+
+def test_the_database_tells_the_time(store: Store, place: Place) -> None:
+    """PostgreSQL has a clock of its own, read anew each time; an SQLite file has none."""
+    before, told, after = time.time(), store.wall(), time.time()
+    if place.url.startswith("sqlite"):
+        assert told is None
+        return
+    assert told is not None
+    assert before - 0.01 <= told <= after + 0.01  # the same machine's, here
+    again = store.wall()
+    assert again is not None
+    assert again > told

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from app.service.store import Store, StoredToken, StoreUnavailable
+from app.service.store import FirstToken, Store, StoredToken, StoreUnavailable
 from haltline.flips import Note, parse_entry
 from tests.support.orders import AT, committed, kill_order
 
@@ -51,6 +52,39 @@ def test_a_token_and_its_note_are_one_transaction(store: Store) -> None:
     assert store.token("abcdef012345") == _token()
 
 
+def test_the_first_token_of_a_role(store: Store) -> None:
+    """It is kept and noted with who shows it; later ones are not kept, and are told of it, revoked or not."""
+    store.add_token(_token("000000000000"), actor="root")
+    admin = replace(_token(), subject="admin", role="admin")
+    first = store.add_first_token(admin, actor="admin", shown_by="host-a, 127.0.0.1:8701")
+    assert first == FirstToken(admin, "host-a, 127.0.0.1:8701")
+    head = store.head()
+    row = store.entry(head.position.seq)
+    assert row is not None
+    members = json.loads(row.body)
+    assert (members["topic"], members["token_id"], members["shown_by"]) == (
+        "token_created",
+        admin.token_id,
+        first.shown_by,
+    )
+    assert SHA not in row.body
+    later = replace(admin, token_id="111111111111")
+    assert store.add_first_token(later, actor="admin", shown_by="host-b") == first
+    assert store.head() == head
+    assert store.token(later.token_id) is None
+    store.revoke_token(admin.token_id, actor="root", at=AT)
+    again = store.add_first_token(later, actor="admin", shown_by="host-b")
+    assert (again.token.token_id, again.token.revoked_at, again.shown_by) == (admin.token_id, AT, first.shown_by)
+
+
+def test_a_first_token_that_somebody_else_made(store: Store) -> None:
+    """Who showed a token that was made by another way is not known, and is not guessed from another's note."""
+    admin = replace(_token(), subject="admin", role="admin")
+    store.add_token(admin, actor="root")
+    store.add_first_token(replace(admin, token_id="222222222222", role="gateway"), actor="admin", shown_by="host-a")
+    assert store.add_first_token(admin, actor="admin", shown_by="host-b") == FirstToken(admin, "")
+
+
 def test_a_revoked_token_says_when(store: Store) -> None:
     """A revoked token stays, with the moment; the note token_revoked names it."""
     store.add_token(_token(), actor="root")
@@ -89,6 +123,25 @@ def test_tokens_are_listed_in_pages(store: Store) -> None:
     assert [token.token_id for token in first] == ["a", "b", "c"]
     assert first[1].revoked_at == AT
     assert [token.token_id for token in store.tokens(after="c", limit=3)] == ["d"]
+
+
+def test_live_tokens_of_some_roles(store: Store) -> None:
+    """Neither revoked nor over, of the roles asked for, the newest first, so many at most."""
+    for number, (token_id, role) in enumerate(
+        [("a", "operator"), ("b", "worker"), ("c", "admin"), ("d", "operator"), ("e", "releaser"), ("f", "operator")]
+    ):
+        made = f"2026-11-20T20:26:0{number}.000000Z"
+        store.add_token(replace(_token(token_id), role=role, created_at=made, expires_at=100.0 + number), actor="root")
+    store.revoke_token("d", actor="root", at=AT)
+
+    def live(*roles: str, at: float = 0.0, limit: int = 10) -> list[str]:
+        return [each.token_id for each in store.live_tokens(roles, at=at, limit=limit)]
+
+    assert live("operator", "admin", "releaser") == ["f", "e", "c", "a"]
+    assert live("operator", "admin", "releaser", limit=2) == ["f", "e"]
+    assert live("operator", at=100.0) == ["f"]
+    assert live("gateway") == []
+    assert store.live_tokens(["worker"], at=0.0, limit=1) == [store.token("b")]
 
 
 def test_notes_and_flips_share_one_log(store: Store) -> None:

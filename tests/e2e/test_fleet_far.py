@@ -1,8 +1,10 @@
-"""A worker node 150 ms away from the primary: it keeps its leases, and passes a kill on within two round trips."""
+"""A worker node 150 ms away from the primary: starts soon, keeps its leases, passes kills on in two round trips.
+
+Beside it stands a node that is near, at the same work on the same machine: what distance costs is what differs.
+"""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -13,7 +15,7 @@ from tests.support.fault_modes import Fault, Mode
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Fleet, kill, url
 from tests.support.postgres import SERVICE, PostgresServer
-from tests.support.probes import Probe, now, on_lease_clock
+from tests.support.probes import Probe, Told, now, on_lease_clock
 from tests.support.valkey import Valkey
 
 ROUND_TRIP_S: Final = 0.150
@@ -23,9 +25,14 @@ TRIES: Final = 3
 KILLS: Final = 10
 TTL_MS: Final = 1_000
 
-# The doorbell rings at once, and a read that had begun before the commit may have to end first: one round trip for
-# that, one for the read that follows. The median is asserted, since a loaded machine may hold up any single one.
 BOUND_NS: Final = int((2 * ROUND_TRIP_S + 0.05) * 1e9)
+"""How much later than at the near node. The doorbell rings at once, and a read begun before the commit may have
+to end first: one round trip for that, one for the read that follows."""
+HELD_UP: Final = 1
+"""How many of the kills may be later: a loaded machine may hold up any single one."""
+START_S: Final = 45 * ROUND_TRIP_S
+"""How much longer a start may take than the near node's: 17 round trips and three connections are about 25 (counted in
+tests/faults/test_store_round_trips.py), and no two starts take the same time on a loaded machine."""
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -44,16 +51,27 @@ def fleet(
     postgres_database: str,
     link: FaultProxy,
 ) -> Iterator[Fleet]:
-    """Return a control lane beside the primary, and a worker node far from it; Redis is near to both."""
+    """Return a control lane and a worker node beside the primary, and a worker node far from it; Redis is near."""
     near = postgres_server.url(postgres_database, user=SERVICE)
     far = f"postgresql://{SERVICE}@127.0.0.1:{link.port}/{postgres_database}"
-    settings = {"HALTLINE_TTL_MS": str(TTL_MS)}
     with (
         Valkey() as valkey,
-        Fleet(tmp_path_factory.mktemp("far"), near, HALTLINE_REDIS_URL=valkey.url, **settings) as running,
+        Fleet(
+            tmp_path_factory.mktemp("far"),
+            near,
+            together=(1, 1),
+            HALTLINE_REDIS_URL=valkey.url,
+            HALTLINE_TTL_MS=str(TTL_MS),
+        ) as running,
     ):
+        link.set(Fault(Mode.LATENCY, seconds=ROUND_TRIP_S / 2))
+        began = time.monotonic()
+        running.grow(workers=[{"HALTLINE_DATABASE_URL": near}])
+        direct = time.monotonic() - began
         running.grow(workers=[{"HALTLINE_DATABASE_URL": far}])
-        link.set(Fault(Mode.LATENCY, seconds=ROUND_TRIP_S / 2))  # only now: starting takes some thirty round trips
+        took = time.monotonic() - began - direct
+        assert took - direct < START_S
+        print(f"a start takes {direct:.1f} s beside the primary, {took:.1f} s far from it")  # noqa: T201 - shown with -s
         yield running
 
 
@@ -64,21 +82,30 @@ def _calm(probe: Probe) -> bool:
     return probe.told_until("r-0", now()).stops(since=since) == []
 
 
+def killed_at(told: Told, *, since: int) -> int:
+    """Return when a check was first stopped by the kill, nanoseconds on the lease clock."""
+    return next(each.first for each in told.stops(since=since) if each.reason == "killed")
+
+
 def test_a_node_far_from_the_primary(fleet: Fleet) -> None:
-    """Five calm seconds without a stop; then ten kills, heard within two round trips and 50 ms after the ack."""
-    with Probe(url(fleet.workers[0]), fleet.worker_token) as probe:
+    """Five calm seconds without a stop; then ten kills, two round trips and 50 ms later than at a node that is near."""
+    near, far = url(fleet.workers[0]), url(fleet.workers[-1])
+    with Probe(near, fleet.worker_token) as direct, Probe(far, fleet.worker_token) as probe:
         for number in range(KILLS + 1):
             probe.arm(f"r-{number}")
+            direct.arm(f"r-{number}")
         assert any(_calm(probe) for _ in range(TRIES))
         began = now()
-        took = []
+        took, later = [], []
         for number in range(KILLS):
             run = f"r-{number}"
             reply = kill(fleet.control[0], f"run:{run}")
             acked = now()
-            told = probe.killed(run)
-            took.append(next(each.first for each in told.stops(since=began) if each.reason == "killed") - acked)
+            told, beside = probe.killed(run), direct.killed(run)
+            took.append(killed_at(told, since=began) - acked)
+            later.append(killed_at(told, since=began) - killed_at(beside, since=began))
             assert told.passes_after(on_lease_clock(reply.members["effective_at"])) == []
         print(f"acked to stopped, ms: {sorted(each // 1_000_000 for each in took)}")  # noqa: T201 - shown with -s
-        assert statistics.median(took) < BOUND_NS
+        print(f"later than at the node beside the primary, ms: {sorted(each // 1_000_000 for each in later)}")  # noqa: T201
+        assert sorted(later)[-1 - HELD_UP] < BOUND_NS
         assert "killed" not in [each.reason for each in probe.of(f"r-{KILLS}").stops()], "that one was not meant"

@@ -14,23 +14,44 @@ from typing import Final
 import pytest
 
 from haltline import Halt, Killed, KillSwitch, Run, Unverified
-from tests.e2e.fleet import TTL_S, Fleet, crash, eventually, fleet, url
-from tests.e2e.server import Server, command
+from tests.e2e.server import Reply, Server, command
+from tests.support.fleet import Fleet, crash, eventually, url
 from tests.support.postgres import SERVICE, PostgresServer
+from tests.support.valkey import Valkey
 
+TTL_S: Final = 3.0
 READ_S: Final = TTL_S / 8
 """How long a node that nobody rings for is late with a flip at most, twice the mean."""
 
 
 @pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    """Yield the Redis between the nodes."""
+    with Valkey(user="haltline") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def shared(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, postgres_template: str
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, postgres_template: str, valkey: Valkey
 ) -> Iterator[Fleet]:
     """Yield a fleet that the tests of this file share; started all at once on an empty log."""
     database = postgres_server.create_database(template=postgres_template)
-    with fleet(tmp_path_factory.mktemp("fleet"), postgres_server.url(database, user=SERVICE)) as running:
+    settings = {"HALTLINE_REDIS_URL": valkey.url, "HALTLINE_TTL_MS": str(round(TTL_S * 1000))}
+    address = postgres_server.url(database, user=SERVICE)
+    with Fleet(tmp_path_factory.mktemp("fleet"), address, together=(2, 2), **settings) as running:
         yield running
     postgres_server.drop_database(database)
+
+
+def kill(fleet: Fleet, target: str, *, at: int = 0) -> Reply:
+    """Kill at one of the control lanes."""
+    return fleet.control[at].kill(target)
+
+
+def node_urls(fleet: Fleet) -> list[str]:
+    """Return the addresses of the worker lanes."""
+    return [url(node) for node in fleet.workers]
 
 
 def log_seq(server: Server) -> int:
@@ -66,14 +87,14 @@ def test_all_at_once_on_an_empty_database(shared: Fleet) -> None:
     topics = [entry.get("topic") for entry in reply.members["entries"]]
     assert topics.count("log_opened") == 1
     assert topics[0] == "log_opened"
-    assert all("hlt_" not in node.out for node in shared.nodes)
+    assert all("hlt_" not in node.out for node in shared.workers)
 
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_kill_at_either_control_lane_stops_workers_of_either_node(shared: Fleet, at: int) -> None:
     """A kill at one control lane halts a worker at each node, long before the ttl."""
-    token, _ = shared.worker_token(f"mailer-{at}")
-    here, there = shared.node_urls
+    token, _ = shared.issue("worker", f"mailer-{at}")
+    here, there = node_urls(shared)
     with (
         KillSwitch([here, there], token=token) as one,
         KillSwitch(f"{there},{here}", token=token) as other,
@@ -83,7 +104,7 @@ def test_a_kill_at_either_control_lane_stops_workers_of_either_node(shared: Flee
         left.check()
         right.check()
         began = time.monotonic()
-        assert shared.kill(f"run:r-{at}", at=at).status == 201
+        assert kill(shared, f"run:r-{at}", at=at).status == 201
         assert isinstance(halt_of(left), Killed)
         assert isinstance(halt_of(right), Killed)
         assert time.monotonic() - began < TTL_S
@@ -93,50 +114,50 @@ def test_a_flip_rings_at_every_node(shared: Fleet) -> None:
     """Through Redis a flip reaches all other processes sooner than they would have looked by themselves."""
     late = []
     for n in range(6):
-        seq = shared.kill(f"run:ring-{n}", at=n % 2).members["seq"]
+        seq = kill(shared, f"run:ring-{n}", at=n % 2).members["seq"]
         began = time.monotonic()
-        others = [shared.control[1 - n % 2], *shared.nodes]
+        others = [shared.control[1 - n % 2], *shared.workers]
         assert eventually(lambda: all(log_seq(server) >= seq for server in others), TTL_S)  # noqa: B023 - called here
         late.append(time.monotonic() - began)
     assert statistics.median(late) < READ_S / 2, late
 
 
-def test_without_redis_flips_are_read_all_the_same(shared: Fleet) -> None:
+def test_without_redis_flips_are_read_all_the_same(shared: Fleet, valkey: Valkey) -> None:
     """Redis frozen: kills take no longer, and every node reads them within the ttl."""
-    with shared.valkey.frozen():
+    with valkey.frozen():
         began = time.monotonic()
-        seqs = [shared.kill(f"run:frozen-{n}").members["seq"] for n in range(5)]
+        seqs = [kill(shared, f"run:frozen-{n}").members["seq"] for n in range(5)]
         assert time.monotonic() - began < TTL_S
-        assert all(eventually(lambda node=node: log_seq(node) >= seqs[-1], TTL_S) for node in shared.nodes)  # type: ignore[misc]
+        assert all(eventually(lambda node=node: log_seq(node) >= seqs[-1], TTL_S) for node in shared.workers)  # type: ignore[misc]
 
 
 def test_routes_stand_at_their_lane(shared: Fleet) -> None:
     """A kill sent to a worker node and a lease asked of a control lane are refused, and told where to go."""
-    refused = shared.nodes[0].kill("run:r-1")
+    refused = shared.workers[0].kill("run:r-1")
     assert (refused.status, refused.members["code"], refused.members["lane"]) == (404, "wrong_lane", "control")
-    token, _ = shared.worker_token("lost")
+    token, _ = shared.issue("worker", "lost")
     assert lease(shared.control[0], token) == 404
-    assert lease(shared.nodes[0], token) == 200
-    for server in (*shared.control, *shared.nodes):
+    assert lease(shared.workers[0], token) == 200
+    for server in (*shared.control, *shared.workers):
         assert server.call("GET", "/readyz").status == 200
 
 
 def test_a_revoked_token_ends_leases_at_the_nodes(shared: Fleet) -> None:
     """A token revoked at a control lane gets no lease at any node, and its workers stop within the ttl."""
-    token, token_id = shared.worker_token("leaver")
-    with KillSwitch(shared.node_urls, token=token) as switch, switch.run("r-leaver", timeout=10) as run:
+    token, token_id = shared.issue("worker", "leaver")
+    with KillSwitch(node_urls(shared), token=token) as switch, switch.run("r-leaver", timeout=10) as run:
         run.check()
         admin = {"Authorization": f"Bearer {shared.admin}"}
         assert shared.control[1].call("DELETE", f"/v1/tokens/{token_id}", headers=admin).status == 204
         began = time.monotonic()
         assert isinstance(halt_of(run), Unverified)
         assert time.monotonic() - began < TTL_S
-    assert [lease(node, token) for node in shared.nodes] == [401, 401]
+    assert [lease(node, token) for node in shared.workers] == [401, 401]
 
 
 def test_a_busy_worker_lane_does_not_delay_a_kill(shared: Fleet) -> None:
     """While both nodes are asked for leases without a pause, every kill is taken, soon."""
-    token, _ = shared.worker_token("busy")
+    token, _ = shared.issue("worker", "busy")
     over = threading.Event()
     answered: list[int] = []
 
@@ -144,13 +165,13 @@ def test_a_busy_worker_lane_does_not_delay_a_kill(shared: Fleet) -> None:
         while not over.is_set():
             answered.append(lease(node, token))
 
-    asking = [threading.Thread(target=ask, args=(node,)) for node in shared.nodes * 4]
+    asking = [threading.Thread(target=ask, args=(node,)) for node in shared.workers * 4]
     for thread in asking:
         thread.start()
     took = []
     for n in range(10):
         began = time.monotonic()
-        assert shared.kill(f"run:busy-{n}", at=n % 2).status == 201
+        assert kill(shared, f"run:busy-{n}", at=n % 2).status == 201
         took.append(time.monotonic() - began)
     over.set()
     for thread in asking:
@@ -161,8 +182,8 @@ def test_a_busy_worker_lane_does_not_delay_a_kill(shared: Fleet) -> None:
 
 def test_a_control_lane_killed_is_no_loss(shared: Fleet, tmp_path: Path) -> None:
     """With one control lane killed -9, the command line, given both addresses, kills at the other; workers stop."""
-    token, _ = shared.worker_token("survivor")
-    with KillSwitch(shared.node_urls, token=token) as switch, switch.run("r-crash", timeout=10) as run:
+    token, _ = shared.issue("worker", "survivor")
+    with KillSwitch(node_urls(shared), token=token) as switch, switch.run("r-crash", timeout=10) as run:
         run.check()
         crash(shared.control[0])
         try:
@@ -184,7 +205,7 @@ def test_a_control_lane_killed_is_no_loss(shared: Fleet, tmp_path: Path) -> None
         finally:
             shared.control[0].start()
             shared.control[0].token = shared.operator
-    assert shared.kill("run:again", at=0).status == 201
+    assert kill(shared, "run:again", at=0).status == 201
 
 
 def test_a_database_that_was_not_migrated(tmp_path: Path, postgres_server: PostgresServer) -> None:

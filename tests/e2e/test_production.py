@@ -24,6 +24,7 @@ import pytest
 import trustme
 from redis import Redis
 
+from app.domain.lanes import Lane
 from app.storage.postgres_pools import LANES
 from haltline import Killed, KillSwitch
 from sample.api import Api
@@ -40,7 +41,7 @@ PASSWORD: Final = "of-the-doorbell"
 PATIENCE_S: Final = 20.0
 pytestmark = pytest.mark.timeout(120)  # six servers are started, on a machine that does much else
 
-SESSIONS: Final = {lane: sum(astuple(LANES[lane])) for lane in ("control", "worker")}
+SESSIONS: Final = {lane: sum(astuple(LANES[lane])) for lane in (Lane.CONTROL, Lane.WORKER)}
 """How many database sessions each may hold at most."""
 
 
@@ -98,7 +99,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
         told = f"haltline-test-{os.getpid()}-{free_port()}"
         notified.bind(f"\0{told}")  # a name in the abstract namespace, which is written with an @ (unix(7))
         lanes: dict[str, list[Server]] = {}
-        for lane in ("control", "worker"):
+        for lane in (Lane.CONTROL, Lane.WORKER):
             environment = settings(lane, postgres, valkey) | {"NOTIFY_SOCKET": f"@{told}"}
             lanes[lane] = [
                 Server(f"{lane} {number}", environment, port=free_port(), log=folder / f"{lane}-{number}.log")
@@ -192,7 +193,7 @@ def test_every_lane_hears_the_doorbell(topology: Topology) -> None:
 def test_database_sessions(topology: Topology) -> None:
     """All lanes together hold no more sessions than postgresql.conf counts for them, in its words."""
     words = (PRODUCTION / "postgresql.conf").read_text(encoding="utf-8")
-    assert f"{SESSIONS['control']} for each control lane and {SESSIONS['worker']} for each worker node" in words
+    assert f"{SESSIONS[Lane.CONTROL]} for each control lane and {SESSIONS[Lane.WORKER]} for each worker node" in words
     with topology.postgres.connect("haltline") as connection:
         row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (SERVICE,)).fetchone()
     assert row is not None

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from app.serving import handovers
 from tests.e2e.server import Server
 from tests.support.ports import LOOPBACK
 
@@ -144,6 +145,153 @@ def test_a_stream_is_handed_over_without_a_gap(server: Server) -> None:
         finally:
             closing.set()
             flipper.join(20)
+    gone(server)
+
+
+class Next:
+    """A worker's connection, up to the end of its first stream; what it asks then is up to the test."""
+
+    def __init__(self, server: Server, *, token: str | None = None) -> None:
+        self.reader = Reader(server, token=token)
+        assert self.reader.ask().status == 200
+        self.first = self.reader.frame()
+        assert self.first is not None
+        while self.reader.frame() is not None:
+            pass
+        self.sock: socket.socket = self.reader.connection.sock
+
+    def body(self, **members: Any) -> bytes:
+        """Return the body of the next request."""
+        return json.dumps({**ASK, **self.reader.position, "nonce": f"{2:032x}", **members}).encode()
+
+    def answer(self) -> http.client.HTTPResponse:
+        """Return the reply to what was sent on the connection itself."""
+        reply = http.client.HTTPResponse(self.sock, method="POST")
+        reply.begin()
+        return reply
+
+
+def asked_otherwise(end: Next, server: Server) -> None:
+    """Another head: one more header, another token, one frame instead of a stream."""
+    head = f"POST /v1/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
+    body = end.body(stream=False)
+    end.sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    reply = end.answer()
+    assert (reply.status, json.loads(reply.read())["nonce"]) == (200, f"{2:032x}")
+    assert end.reader.ask().status == 200
+    assert end.reader.frame() is not None
+
+
+def asked_for_the_last_time(server: Server) -> None:
+    """A worker that says it will close has its connection closed when its stream ends."""
+    body = json.dumps({**ASK, "nonce": f"{1:032x}"}).encode()
+    head = f"POST /v1/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nConnection: close\r\n"
+    with socket.create_connection((LOOPBACK, server.port), timeout=15) as sock:
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        data = b""
+        began = time.monotonic()
+        while piece := sock.recv(65_536):
+            data += piece
+            if data.endswith(b"\r\n0\r\n\r\n"):
+                began = time.monotonic()
+        assert data.endswith(b"\r\n0\r\n\r\n")
+        assert time.monotonic() - began < handovers.PATIENCE_S / 2
+
+
+def asked_badly(end: Next, _: Server) -> None:
+    """The same head with a body that is none: told so, and the connection goes on."""
+    seq, end.reader.position["seq"] = end.reader.position["seq"], -1
+    refused = end.reader.ask()
+    assert (refused.status, json.loads(refused.read())["code"]) == (422, "invalid_fields")
+    end.reader.position["seq"] = seq
+    assert end.reader.ask().status == 200
+
+
+def asked_in_pieces(end: Next, server: Server) -> None:
+    """A request that comes in two pieces is one."""
+    body = end.body()
+    head = f"POST /v1/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
+    whole = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    end.sock.sendall(whole[:50])
+    time.sleep(0.1)
+    end.sock.sendall(whole[50:])
+    reply = end.answer()
+    assert (reply.status, json.loads(reply.readline())["nonce"]) == (200, f"{2:032x}")
+
+
+def asked_for_something_else(end: Next, _: Server) -> None:
+    """Another request altogether is answered, and after it the stream that is asked for."""
+    end.reader.connection.request("GET", "/livez")
+    answer = end.reader.connection.getresponse()
+    assert answer.status == 200
+    answer.read()
+    assert end.reader.ask().status == 200
+
+
+def asked_twice(end: Next, server: Server) -> None:
+    """Two requests in one piece are two: the second is answered after the stream of the first has ended."""
+    body = end.body()
+    head = f"POST /v1/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
+    whole = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    end.sock.sendall(whole + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    reply = end.answer()
+    assert reply.status == 200
+    assert json.loads(reply.readline())["nonce"] == f"{2:032x}"
+
+
+def asked_after_a_while(end: Next, _: Server) -> None:
+    """A worker that takes a second to ask is answered all the same."""
+    time.sleep(1)
+    assert end.reader.ask().status == 200
+    assert end.reader.connection.sock is end.sock
+    told = end.reader.frame()
+    assert told is not None
+    assert told["nonce"] == f"{2:032x}"
+
+
+def asked_with_a_revoked_token(end: Next, server: Server) -> None:
+    """A token that was revoked between two streams opens no other."""
+    token = end.reader._token  # noqa: SLF001 - the one that this reader alone has
+    assert server.call("DELETE", f"/v1/tokens/{token.split('_')[2]}").status == 204
+    assert end.reader.ask().status == 401
+
+
+def test_whatever_is_asked_after_a_stream_is_answered(server: Server) -> None:
+    """Between two streams a connection takes any request, in any pieces; each gets what it gets elsewhere."""
+    ways = (
+        asked_otherwise,
+        asked_badly,
+        asked_in_pieces,
+        asked_for_something_else,
+        asked_twice,
+        asked_after_a_while,
+        asked_with_a_revoked_token,
+    )
+    made = server.call("POST", "/v1/tokens", {"subject": "mailer", "role": "worker"}).members["token"]
+    failed: list[str] = []
+
+    def ask(way: Callable[[Next, Server], None]) -> None:
+        end = Next(server, token=made if way is asked_with_a_revoked_token else None)
+        try:
+            way(end, server)
+        except Exception as error:  # noqa: BLE001 - told by the test, which way it was, too
+            failed.append(f"{way.__name__}: {error!r}")
+        finally:
+            end.reader.close()
+
+    def ask_last() -> None:
+        try:
+            asked_for_the_last_time(server)
+        except Exception as error:  # noqa: BLE001 - as above
+            failed.append(f"asked_for_the_last_time: {error!r}")
+
+    threads = [threading.Thread(target=ask, args=(way,)) for way in ways]
+    threads.append(threading.Thread(target=ask_last))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert failed == []
     gone(server)
 
 

@@ -140,6 +140,137 @@ def test_each_address_of_a_name_is_tried() -> None:
         made.close()
 
 
+# -- those that do not want to be asked yet --------------------------------------------------------------------------
+
+
+class Ahead:
+    """The machine's clocks, whose lease clock a test moves on.
+
+    Attributes:
+        by: how far it was moved on so far, seconds.
+        clocks: the clocks.
+    """
+
+    def __init__(self) -> None:
+        self.by = 0
+        self.clocks = Clocks(gettime=self._gettime, gettime_ns=self._gettime_ns)
+
+    def _gettime(self, clock: int) -> float:
+        return time.clock_gettime(clock) + self.by
+
+    def _gettime_ns(self, clock: int) -> int:
+        return time.clock_gettime_ns(clock) + self.by * 1_000_000_000
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_one_that_is_spared_is_not_asked_though_the_next_is_dead(*, resolved: bool) -> None:
+    """The exchange fails without a request, and the wait for the first one is told; then it is asked again."""
+    ahead = Ahead()
+    with Scripted(answers) as server:
+        alive, refusing = parse_address(server.url), dead() if resolved else Address("no-such-host.invalid", 1)
+        made = Transport([alive, refusing], token="t", clocks=ahead.clocks)
+        post(made)
+        assert made.rotate(90.0) == 0, "of the other one nothing is known yet"
+        ahead.by = 30
+        with pytest.raises(ServiceError) as caught:
+            post(made)
+        assert not caught.value.sent
+        refused, _, spared = str(caught.value).partition("; ")
+        assert refused.startswith(f"{refusing}: ")
+        assert spared.startswith(f"{alive}: asked to be spared, for another ")
+        assert 30 < made.rotate() <= 60
+        assert server.connections == 1
+        ahead.by = 90
+        assert post(made) == alive
+        made.close()
+
+
+def test_one_that_is_spared_is_passed_over() -> None:
+    """Wherever it stands in the order, while another one takes the request."""
+    with Scripted(answers) as first, Scripted(answers) as second, Scripted(answers) as third:
+        one, two, three = (parse_address(each.url) for each in (first, second, third))
+        made = transport(one, two, three)
+        post(made)
+        made.rotate(60.0)
+        assert post(made) == two
+        assert made.rotate() == 0
+        assert post(made) == three
+        assert made.rotate() == 0, "the second one has not asked for it"
+        assert post(made) == two
+        assert (first.connections, second.connections, third.connections) == (1, 2, 1)
+        made.close()
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
+def test_one_alone_is_spared(host: str) -> None:
+    """By whatever name: it is not asked before its time, and then it is."""
+    ahead = Ahead()
+    with Scripted(answers) as server:
+        made = Transport([Address(host, server.port)], token="t", clocks=ahead.clocks)
+        post(made)
+        assert made.rotate(60.0) == pytest.approx(60)
+        with pytest.raises(ServiceError):
+            post(made)
+        assert 30 < made.rotate() <= 60
+        assert server.connections == 1
+        ahead.by = 60
+        post(made)
+        made.close()
+
+
+def named(*places: tuple[socket.AddressFamily, str], port: int, clocks: Clocks) -> Transport:
+    """Return a transport to a name that leads to these places."""
+
+    def look_up(host: str, to: int) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+        assert (host, to) == ("node.example", port)
+        return [(family, (place, port)) for family, place in places]
+
+    return Transport([Address("node.example", port)], token="t", clocks=clocks, look_up=look_up)
+
+
+def test_each_machine_of_a_name_is_spared_by_itself() -> None:
+    """While one has not asked for it there is no wait; once both have, it is honoured every time."""
+    ahead, two = Ahead(), ((socket.AF_INET, LOOPBACK), (socket.AF_INET, "127.0.0.2"))
+    with Scripted(answers) as server, Scripted(answers, host="127.0.0.2", port=server.port) as other:
+        made = named(*two, port=server.port, clocks=ahead.clocks)
+        post(made)
+        assert made.rotate(90.0) == 0
+        for moment, least_s in ((30, 60), (90, 30), (120, 60), (180, 30)):
+            ahead.by = moment
+            post(made)
+            assert least_s - 20 < made.rotate(90.0) <= least_s
+        assert (server.connections, other.connections) == (3, 2)
+
+
+def test_a_machine_is_not_asked_by_its_address_of_another_family() -> None:
+    """Where ::1 and 127.0.0.1 are one: whichever has answered, both are spared."""
+    ahead = Ahead()
+    for order in (1, -1):
+        both = ((socket.AF_INET6, "::1"), (socket.AF_INET, LOOPBACK))[::order]
+        with Scripted(answers) as server:
+            made = named(*both, port=server.port, clocks=ahead.clocks)
+            post(made)
+            assert made.rotate(60.0) == pytest.approx(60)
+            with pytest.raises(ServiceError, match="asked to be spared"):
+                post(made)
+            assert server.connections == 1
+            ahead.by += 60
+            post(made)
+            made.close()
+
+
+def test_the_next_one_has_not_asked_for_it() -> None:
+    """It is asked without that pause; the first one again only when its own is over."""
+    with Scripted(answers) as first, Scripted(answers) as second:
+        one, two = parse_address(first.url), parse_address(second.url)
+        made = transport(one, two)
+        post(made)
+        assert made.rotate(60.0) == 0
+        assert post(made) == two
+        assert 30 < made.rotate() <= 60
+        assert made.address == one
+
+
 def test_an_agent_lives_through_the_loss_of_a_node() -> None:
     """The lease is renewed at the other address before it ends: not one check is stopped."""
     service = FakeService(ttl_ms=1000)

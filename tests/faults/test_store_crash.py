@@ -58,7 +58,8 @@ def _whole(store: Store) -> dict[int, str]:
     """Return seq and hash of every entry, proving that they are one gapless chain up to the head."""
     rows = store.export(after=0, up_to=2**53, limit=10_000)
     entries = list(follow((json.loads(row.body) for row in rows), after=Position()))
-    head, replica = store.load(remember_since="2020-01-01T00:00:00.000000Z")
+    found = store.load(remember_since="2020-01-01T00:00:00.000000Z")
+    head, replica = found.head, found.replica
     assert entries[-1].position == head.position
     assert sum(len(holds) for holds in replica.holds.values()) == head.position.seq - 1
     return {entry.position.seq: entry.position.hash for entry in entries}

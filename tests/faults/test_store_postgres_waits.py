@@ -37,7 +37,7 @@ def test_reads_need_no_lock(hasty_store: Store, postgres_place: Place) -> None:
     with psycopg.connect(postgres_place.owner_url) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(%s)", [LOG_LOCK])
         assert hasty_store.head().position.seq == 1
-        assert hasty_store.load(remember_since="2020-01-01T00:00:00.000000Z")[1].position.seq == 1
+        assert hasty_store.load(remember_since="2020-01-01T00:00:00.000000Z").replica.position.seq == 1
 
 
 def test_a_paused_node_gives_the_lock_back(postgres_place: Place) -> None:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Final
 
 import pytest
+from sqlalchemy import Connection, make_url
 
+from app.cli.preparing import prepare
+from app.config import Config
+from app.domain.lanes import Lane
+from app.factory import create_node
+from app.service.node import Node
+from app.service.published import TAIL_LENGTH
 from app.service.store import Store, StoreUnavailable
+from app.storage import open_store
+from app.storage.postgres import PostgresDatabase
 from app.storage.postgres_pools import LANES
+from app.storage.sql_store import SqlStore
+from bench.long_log import TARGETS, copy
 from haltline.flips import Position
 from tests.support.orders import AT, committed, kill_order, revive_order
 from tests.support.places import EPOCH, NAMESPACE, Place
@@ -96,6 +110,71 @@ def test_reads_of_several_statements_stay_prepared(far: Store, wire: Wire) -> No
     assert _counted(wire, lambda: far.flags(after=None, limit=10)) == 4
 
 
+@pytest.mark.parametrize(("lane", "prepared"), [(Lane.CONTROL, 6), (Lane.WORKER, 5)])
+def test_a_start_is_few_round_trips(wire: Wire, postgres_database: str, lane: Lane, prepared: int) -> None:
+    """A lane checks server and log in five, then its clock; a control lane looks for its token; it loads in seven."""
+    config = Config(database_url=wire.url(postgres_database, user=SERVICE), lane=lane)
+    assert prepare(replace(config, lane=Lane.CONTROL)) == 0  # the very first start, which writes
+    connected = wire.connections
+    assert _counted(wire, lambda: prepare(config)) == prepared
+    assert wire.connections - connected == 1
+    nodes: list[Node] = []
+    try:
+        assert _counted(wire, lambda: nodes.append(create_node(config))) == 6
+        assert _counted(wire, nodes[0].refresher.refresh) == 7
+        assert wire.connections - connected == 3
+        published = nodes[0].refresher.published
+        assert published is not None
+        assert published.replica.position.seq == published.tail.length == 2
+        assert _counted(wire, nodes[0].refresher.refresh) == 1
+    finally:
+        for node in nodes:
+            node.close()
+
+
+def test_a_long_log_is_loaded_in_big_pages(wire: Wire, postgres_server: PostgresServer, postgres_database: str) -> None:
+    """Forty thousand flips take two round trips more than none, and the newest ten thousand entries one."""
+    end = copy(postgres_server.url(postgres_database), 40_001)
+    with closing(open_store(wire.url(postgres_database, user=SERVICE))) as store:
+        store.load(remember_since=AT)  # its connection is made
+        loaded = None
+
+        def load() -> None:
+            nonlocal loaded
+            loaded = store.load(remember_since="2020-01-01T00:00:00.000000Z", newest=TAIL_LENGTH)
+
+        assert _counted(wire, load) == 9
+    assert loaded is not None
+    assert loaded.head.position == loaded.replica.position == loaded.newest[-1].position == end
+    assert [row.position.seq for row in loaded.newest] == list(range(30_002, 40_002))
+    assert len(loaded.replica.marks) == TARGETS
+
+
+def test_a_first_load_takes_no_connection_for_exports(postgres_place: Place) -> None:
+    """Whoever holds every connection for exports, in the middle of a page, does not keep a node from its first read."""
+    postgres_place.opened().close()
+    pools = LANES[Lane.CONTROL]
+    database = PostgresDatabase(make_url(postgres_place.url), timeout=1.0, pools=pools)
+    config = Config(database_url=postgres_place.url, lane=Lane.CONTROL)
+    node = create_node(config, store=SqlStore(database, max_active_holds=10))
+    reached, over = threading.Barrier(pools.bulk + 1), threading.Event()
+
+    def export(_: Connection) -> bool:
+        reached.wait(10)
+        return over.wait(10)
+
+    with ThreadPoolExecutor(pools.bulk) as exports:
+        exporting = [exports.submit(database.glance, export, use="bulk") for _ in range(pools.bulk)]
+        try:
+            reached.wait(10)
+            node.refresher.refresh()
+            assert node.refresher.published is not None
+        finally:
+            over.set()
+        assert all(each.result(10) for each in exporting)
+    node.close()
+
+
 def test_a_primary_150_ms_away(postgres_server: PostgresServer, postgres_database: str) -> None:
     """A node that far from its primary still reads several times within half a ttl of 1 s."""
     Place(url := postgres_server.url(postgres_database), url).opened().close()
@@ -115,7 +194,7 @@ def test_lanes_have_no_more_connections_than_they_are_given(
 ) -> None:
     """Whatever a worker lane does, it holds one connection to refresh and at most four to read."""
     postgres_place.opened().close()
-    with closing(postgres_place.open(lane="worker")) as store:
+    with closing(postgres_place.open(lane=Lane.WORKER)) as store:
         store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at=AT, epoch=EPOCH)
         store.refresh(Position(), limit=10)
         for _ in range(3):
@@ -129,7 +208,7 @@ def test_lanes_have_no_more_connections_than_they_are_given(
             ).fetchone()
     assert row is not None
     assert row[0] == 2
-    assert (LANES["worker"].reads, LANES["worker"].refresh, LANES["control"].flips) == (4, 1, 4)
+    assert (LANES[Lane.WORKER].reads, LANES[Lane.WORKER].refresh, LANES[Lane.CONTROL].flips) == (4, 1, 4)
 
 
 def test_a_log_is_opened_without_its_lock(postgres_place: Place, postgres_database: str) -> None:

@@ -64,14 +64,23 @@ class World:
         if step.settles and self.row[1] == NOT_KNOWN:
             self.row = (self.row[0], self.now + step.skew + CLOCKS_APART_S, self.row[2])
 
-    def flip(self, step: Step) -> tuple[float, float]:
-        """Return when a flip is promised to be effective, and when the last lease granted without it really ends."""
+    def flip(self, step: Step, *, wrong: float = 0.0, out: float = 0.0) -> tuple[float, float]:
+        """Return when a flip is promised to be effective, and when the last lease granted without it really ends.
+
+        Args:
+            step: the flip.
+            wrong: how far its node's clock is wrong besides, seconds.
+            out: how much less than that was measured, seconds.
+        """
+        skew = step.skew + wrong
         ttl_ms, changed_at, before_ms = self.row
         self.now += step.commit
-        promised = effective_at(self.now + step.skew, ttl_ms=ttl_ms, changed_at=changed_at, before_ms=before_ms)
+        promised = effective_at(
+            self.now + skew, ttl_ms=ttl_ms, changed_at=changed_at, before_ms=before_ms, ahead=skew - out
+        )
         until = [begin for begin, _ in self.seen[1:]] + [self.now]
         ends = [end + ttl / 1000 for end, (_, ttl) in zip(until, self.seen, strict=True)]
-        return promised - step.skew, max(ends)
+        return promised - skew, max(ends)
 
 
 STEPS: Final = st.builds(
@@ -90,6 +99,20 @@ def test_no_promise_is_early(steps: list[Step]) -> None:
         else:
             promised, ended = world.flip(step)
             assert promised >= ended - 1e-6, (promised - ended, world)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=12), st.floats(-9_000, 9_000), st.floats(0, 2))
+def test_no_promise_of_a_wrong_clock_is_early(steps: list[Step], wrong: float, out: float) -> None:
+    """However wrong the clock of the node that kills is, and with it measured to what the question took."""
+    world = World()
+    for step in steps:
+        world.now += step.wait
+        if step.ttl_ms is not None:
+            world.change(step, step.ttl_ms)
+        else:
+            sure = out if wrong > 3 else -out if wrong < -3 else 0.0
+            promised, ended = world.flip(step, wrong=wrong, out=sure)
+            assert promised >= ended - 1e-4, (promised - ended, world)
 
 
 @given(st.lists(STEPS, max_size=6), TTLS, SKEWS)

@@ -2,9 +2,10 @@
 
 Run as ``python -m tests.support.attacker <what> <port> <count>`` with the token in the environment; ``what`` is
 ``flood`` (lease requests as fast as they are answered, on so many connections), ``bodies`` (so many requests whose body
-never ends) or ``streams`` (so many lease streams; every other one is never read). It prints ``ready`` once all are at
-work, goes on until its standard input ends, and then prints how many requests were answered (flood), or how many
-connections were opened in all.
+never ends), ``streams`` (so many lease streams; every other one is never read) or ``strangers`` (requests as fast as
+they are answered, each with another made-up token). It prints ``ready`` once all are at work, goes on until its
+standard input ends, and then prints how many requests were answered (flood), how many were put off with 503
+(strangers), or how many connections were opened in all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import selectors
 import socket
 import sys
@@ -19,6 +21,7 @@ import threading
 import time
 from typing import Final
 
+from app.domain.tokens import BASE62, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, Token
 from tests.support.ports import LOOPBACK
 
 ASKED: Final = {
@@ -31,6 +34,9 @@ ASKED: Final = {
 }
 
 
+_PARTS: Final = ((ID_ALPHABET, ID_LENGTH), (BASE62, SECRET_LENGTH))
+
+
 def request(*, stream: bool, padding: int = 0) -> bytes:
     """Return a lease request; with padding, its head promises so many bytes more than follow."""
     body = json.dumps({**ASKED, "epoch": None, "seq": 0, "hash": None, "stream": stream}).encode()
@@ -39,6 +45,13 @@ def request(*, stream: bool, padding: int = 0) -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body) + padding}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def stranger() -> bytes:
+    """Return a request with a token that is well formed, its checksum included, and made up."""
+    token_id, secret = ("".join(random.choices(digits, k=length)) for digits, length in _PARTS)
+    made_up = Token("default", token_id, secret)
+    return f"GET /v1/flags HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {made_up.text}\r\n\r\n".encode()
 
 
 class Attack:
@@ -50,6 +63,7 @@ class Attack:
         self._count = count
         self.opened = 0
         self.answered = 0
+        self.put_off = 0
         self.over = False
         self._selector = selectors.DefaultSelector()
         self._all: list[socket.socket] = []
@@ -84,10 +98,15 @@ class Attack:
             return
         self.opened += 1
         self._all.append(connection)
-        self._send(connection, request(stream=self._what == "streams", padding=10_000 if self._what == "bodies" else 0))
+        self._send(connection, self._request())
         connection.settimeout(0)
         if self._what != "streams" or self.opened % 2:
             self._selector.register(connection, selectors.EVENT_READ)
+
+    def _request(self) -> bytes:
+        if self._what == "strangers":
+            return stranger()
+        return request(stream=self._what == "streams", padding=10_000 if self._what == "bodies" else 0)
 
     def _read(self, connection: socket.socket) -> None:
         try:
@@ -100,6 +119,9 @@ class Attack:
             self._drop(connection)  # refused under load: asked again at once, as no decent client does
         elif data.endswith(b"0\r\n\r\n"):  # a stream has ended in order
             self._send(connection, request(stream=True))
+        elif self._what == "strangers":
+            self.put_off += data.startswith(b"HTTP/1.1 503")
+            self._send(connection, stranger())
         elif self._what == "flood" and data.endswith(b"}"):
             self.answered += 1
             self._send(connection, request(stream=False))
@@ -131,7 +153,8 @@ def main() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     attack.run()
-    sys.stdout.write(f"{attack.answered if what == 'flood' else attack.opened}\n")
+    counted = {"flood": attack.answered, "strangers": attack.put_off}.get(what, attack.opened)
+    sys.stdout.write(f"{counted}\n")
 
 
 if __name__ == "__main__":

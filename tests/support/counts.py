@@ -14,6 +14,18 @@ REQUESTS: Final = 10_000 if NIGHTLY else 1_000
 IDS: Final = 5_000 if NIGHTLY else 1_000
 """How many ids make their way through kill, flag, log and export."""
 
+HERD: Final = 1_000 if NIGHTLY else 100
+"""How many clients lose their node at once, and come back when it does."""
+
+HERD_TLS: Final = 300
+"""The same by TLS, where a handshake costs the node more than all else."""
+
+HERD_SWITCHES: Final = 30 if NIGHTLY else 10
+"""How many real switches are among them."""
+
+HERD_OUTAGE_S: Final = 30.0 if NIGHTLY else 3.5
+"""For how long the node is away, seconds."""
+
 
 def _seed() -> int:
     named = os.environ.get("HALTLINE_FUZZ_SEED")

@@ -50,9 +50,15 @@ class Exchange:
         self._nonces += 1
         return self.renewal.begin(self.clock.read(), nonce=f"nonce-{self._nonces:012d}", stream=stream)
 
-    def open(self, *, took: float = 0.0, change: Tamper | None = None) -> Stream:
-        """Ask for a stream and hear its first frame, which takes so many seconds, changed by ``change``."""
-        stream = Stream(self)
+    def open(self, *, waited: float = 0.0, took: float = 0.0, change: Tamper | None = None) -> Stream:
+        """Ask for a stream and hear its first frame, changed by ``change``.
+
+        Args:
+            waited: for how long the request lies in a queue of the node, seconds.
+            took: how long the first frame is on its way, seconds.
+            change: changes it.
+        """
+        stream = Stream(self, waited=waited)
         stream.hear(took=took, change=change)
         return stream
 
@@ -82,11 +88,12 @@ class Stream:
         then: what the client wants to do after the last step.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, waited: float = 0.0) -> None:
         self._exchange = exchange
         self.ask = exchange.ask(stream=True)
         self.following = Following(exchange.renewal, self.ask)
         self.then = Then.READ
+        exchange.clock.advance(waited)
         self._sent = exchange.service.stream(self.ask.body, token=exchange.service.token)
 
     def line(self, *, change: Tamper | None = None) -> bytes:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,37 +36,43 @@ class Fleet:
 
     Args:
         folder: where each node has a folder of its own.
-        database_url: the PostgreSQL database of all.
+        database_url: the PostgreSQL database of all, migrated and without a log.
+        together: how many control lanes and how many worker lanes start at once and begin the log.
         settings: more environment of every node.
 
     Attributes:
         control: the control lanes.
         workers: the worker lanes.
+        admin: a token that makes tokens.
         operator: a token that may kill and revive.
         worker_token: a token that may hold leases.
     """
 
-    def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
+    def __init__(self, folder: Path, database_url: str, *, together: tuple[int, int] = (1, 0), **settings: str) -> None:
         self._folder = folder
+        self._together = together
         self._settings = {"HALTLINE_DATABASE_URL": database_url, **settings}
         self._stack = ExitStack()
         self._over = False
         self.control: list[Server] = []
         self.workers: list[Server] = []
-        self.operator = self.worker_token = ""
+        self.admin = self.operator = self.worker_token = ""
 
     def __enter__(self) -> Self:
-        """Start the first control lane, and have it make the tokens."""
-        first = self._made("control", 0)
+        """Start the first lanes, and have one of them make the tokens."""
+        control = [self._made("control", number) for number in range(self._together[0])]
+        workers = [self._made("worker", number) for number in range(self._together[1])]
         try:
-            self._stack.enter_context(first)
-            self.operator = self._issued(first, "operator")
-            self.worker_token = self._issued(first, "worker")
+            self._begin([*control, *workers], at_once=len(control) + len(workers))
+            self.control, self.workers = control, workers
+            (self.admin,) = (lane.token for lane in control if lane.token)
+            self.operator, _ = self.issue("operator")
+            self.worker_token, _ = self.issue("worker")
         except BaseException:
             self._stack.close()
             raise
-        first.token = self.operator
-        self.control.append(first)
+        for each in control:
+            each.token = self.operator
         return self
 
     def __exit__(
@@ -84,25 +90,35 @@ class Fleet:
         self._over = True
         self._stack.close()
 
-    def grow(self, *, control: int = 0, workers: Sequence[dict[str, str]] = ()) -> None:
+    def grow(self, *, control: int = 0, workers: Sequence[dict[str, str]] = (), url: str | None = None) -> None:
         """Start more nodes.
 
         Args:
             control: how many control lanes.
             workers: what is different in the environment of each new worker lane.
+            url: the database as the new control lanes reach it; None for the way of the others.
         """
-        more = [self._made("control", len(self.control) + number) for number in range(control)]
+        way = {} if url is None else {"HALTLINE_DATABASE_URL": url}
+        more = [self._made("control", len(self.control) + number, **way) for number in range(control)]
         lanes = [self._made("worker", len(self.workers) + number, **each) for number, each in enumerate(workers)]
-        for each in more:
-            each.token = self.operator
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            started = [pool.submit(self._start, each) for each in (*more, *lanes)]
-        for future in started:
-            future.result()
+        self._begin([*more, *lanes], at_once=_AT_ONCE)
         for each in more:
             each.token = self.operator
         self.control += more
         self.workers += lanes
+
+    def issue(self, role: str, subject: str = "") -> tuple[str, str]:
+        """Have a control lane make a token; return it and its id."""
+        body = {"role": role, "subject": subject or f"the-{role}"}
+        reply = self.control[0].call("POST", "/v1/tokens", body, headers={"Authorization": f"Bearer {self.admin}"})
+        assert reply.status == 201, reply.body
+        return str(reply.members["token"]), str(reply.members["token_id"])
+
+    def _begin(self, nodes: Sequence[Server], *, at_once: int) -> None:
+        with ThreadPoolExecutor(at_once) as pool:
+            started = [pool.submit(self._start, each) for each in nodes]
+        for future in started:
+            future.result()
 
     def _start(self, server: Server) -> None:
         try:
@@ -116,12 +132,6 @@ class Fleet:
         folder = self._folder / f"{lane}-{number}"
         folder.mkdir()
         return Node(folder, more={**self._settings, "HALTLINE_LANE": lane, **more})
-
-    @staticmethod
-    def _issued(server: Server, role: str) -> str:
-        reply = server.call("POST", "/v1/tokens", {"role": role, "subject": f"the-{role}"})
-        assert reply.status == 201, reply.body
-        return str(reply.members["token"])
 
 
 def kill(server: Server, target: str, patience_s: float = 20.0) -> Reply:
@@ -138,6 +148,24 @@ def kill(server: Server, target: str, patience_s: float = 20.0) -> Reply:
 def url(server: Server) -> str:
     """Return where a node answers."""
     return f"http://127.0.0.1:{server.port}"
+
+
+def eventually(holds: Callable[[], bool], within_s: float) -> bool:
+    """Wait until something holds; return whether it did in time."""
+    until = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def crash(server: Server) -> None:
+    """Kill every process of a server with SIGKILL, the one that serves first."""
+    for process in reversed(processes(server)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    server.process.wait(10)
 
 
 def processes(server: Server) -> list[psutil.Process]:

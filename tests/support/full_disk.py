@@ -82,7 +82,7 @@ def main() -> None:
     told["replayed"] = later.replayed
     rows = store.export(after=0, up_to=2**53, limit=2 * MOST)
     told["chain"] = [entry.position.seq for entry in follow((json.loads(row.body) for row in rows), after=Position())]
-    told["head"] = store.load(remember_since=OPENED_AT)[0].position.seq
+    told["head"] = store.load(remember_since=OPENED_AT).head.position.seq
     store.close()
     os.write(1, json.dumps(told).encode())
 

@@ -13,7 +13,6 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask
 from werkzeug.test import Client, TestResponse
 
-from app.api.events import LASTS
 from app.config import Config
 from app.domain.access import Role
 from app.domain.tokens import Token
@@ -113,8 +112,8 @@ def fuzzed(folder: Path) -> Iterator[Fuzzed]:
     clocks = Clock()
     config = Config(database_url=f"sqlite:///{folder}/haltline.db", log_level="error", ttl_ms=TTL_MS)
     app = create_app(config, clocks=clocks)
-    app.config[LASTS] = 0.02  # whoever draws requests at random reads each reply to its end
     node = node_of(app)
+    node.events.lasts_s = 0.02  # whoever draws requests at random reads each reply to its end
     try:
         node.start()
         yield Fuzzed(app, Witness(app, head=lambda: node.store.head().position.seq), tokens_of(node, clocks))

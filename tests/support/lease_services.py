@@ -26,6 +26,9 @@ class Streamed(Protocol):
     def line(self, *, deadline_s: float, limit: int) -> bytes | None:
         """Return the next frame without its end; None at the stream's end."""
 
+    def header(self, name: str) -> str:
+        """Return a header's value, or an empty text."""
+
     def read(self, limit: int) -> bytes:
         """Return the whole body of a problem."""
 
@@ -167,6 +170,10 @@ class _OverWsgi:
             self._came.close()
             raise ServiceError("the stream was interrupted", sent=True)
         return next(self._lines, None)
+
+    def header(self, name: str) -> str:
+        """Return a header's value."""
+        return self._came.headers.get(name, "")
 
     def read(self, limit: int) -> bytes:  # noqa: ARG002  # it is a test's
         """Return the whole body."""

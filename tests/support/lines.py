@@ -56,9 +56,10 @@ class Line:
         if self.reading is not None:
             self.reading.interrupt()
 
-    def rotate(self) -> None:
+    def rotate(self, later_s: float = 0.0) -> float:
         """Count it."""
         self.rotated += 1
+        return later_s
 
     def close(self) -> None:
         """Give the line back."""
@@ -91,6 +92,10 @@ class Held:
             if self._stream.wait(0.005):
                 return self._stream.line(deadline_s=1, limit=limit)
         raise ServiceError("no frame in time", sent=True)
+
+    def header(self, name: str) -> str:
+        """Return a header's value."""
+        return self._stream.header(name)
 
     def read(self, limit: int) -> bytes:
         """Return the whole body."""

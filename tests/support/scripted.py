@@ -24,6 +24,8 @@ class Scripted:
     Args:
         script: serves each connection, in a thread of its own.
         tls: what TLS is spoken by; None for plain TCP.
+        host: the address of this machine that it listens at.
+        port: its port; by default one that is free.
 
     Attributes:
         tls: the same; it may be changed, for connections to come.
@@ -31,18 +33,20 @@ class Scripted:
         script: serves each connection that is accepted from now on.
     """
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, host: str = LOOPBACK, port: int | None = None
+    ) -> None:
         self.script = script
         self.tls = tls
         self.connections = 0
         self._scheme = "http" if tls is None else "https"
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server((LOOPBACK, free_port()), backlog=64)
+        self._listener = socket.create_server((host, free_port() if port is None else port), backlog=64)
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """Where it listens."""
         port: int = self._listener.getsockname()[1]
         return port
 

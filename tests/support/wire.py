@@ -25,6 +25,7 @@ class Wire:
 
     Attributes:
         round_trips: how many batches were handed on and answered, of all clients together.
+        connections: how many clients have come so far.
         port: where it listens, on loopback.
     """
 
@@ -42,7 +43,7 @@ class Wire:
         self._sessions = sessions
         self._options = options
         self._away_s = away_s
-        self.round_trips = 0
+        self.round_trips = self.connections = 0
         self._open: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -71,6 +72,7 @@ class Wire:
                 client, _ = self._listening.accept()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open.append(client)
+                self.connections += 1
                 threading.Thread(target=self._serve, args=(client,), name="wire-client", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -140,9 +142,9 @@ def _batch(client: socket.socket) -> bytes:
 
 
 def _until_ready(server: socket.socket) -> bytes:
-    whole = b""
+    whole = []  # joined once: tens of thousands of rows are a message each
     while True:
         kind, message = _message(server)
-        whole += message
+        whole.append(message)
         if kind == b"Z":
-            return whole
+            return b"".join(whole)

@@ -50,8 +50,9 @@ class FakeLine:
         if reading is not None:
             reading.interrupt()
 
-    def rotate(self) -> None:
-        """Do nothing: there is no other service."""
+    def rotate(self, later_s: float = 0.0) -> float:
+        """Return for how long it does not want to be asked: there is no other service."""
+        return later_s
 
     def close(self) -> None:
         """Leave the stream."""

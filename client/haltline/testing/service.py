@@ -170,7 +170,10 @@ class FakeService:
                 stream.snap("the fake service went down")
 
     def up(self) -> None:
-        """Answer again, after :meth:`down` or :meth:`refuse`."""
+        """Answer again, after :meth:`down` or :meth:`refuse`.
+
+        Who has met a failure asks again after a pause of a second at most: advance the clock by that, or renew.
+        """
         self._down, self._refusal = False, None
 
     def refuse(self, status: int = 401) -> None:

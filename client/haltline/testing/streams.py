@@ -112,6 +112,10 @@ class FakeStream:
             self._begun = True
             return self._body
 
+    def header(self, name: str) -> str:  # noqa: ARG002  # the port's
+        """Return no header but those that every reply has."""
+        return ""
+
     def read(self, limit: int) -> bytes:
         """Return the whole body of a reply that is no stream.
 

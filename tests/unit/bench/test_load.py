@@ -37,7 +37,8 @@ def test_the_long_log_is_what_the_service_would_have_written(tmp_path: Path) -> 
     try:
         rows = store.export(after=0, up_to=end.seq, limit=100)
         entries = list(follow((json.loads(row.body) for row in rows), after=Position()))
-        head, replica = store.load(remember_since="2026-01-01T00:00:00.000000Z")
+        found = store.load(remember_since="2026-01-01T00:00:00.000000Z")
+        head, replica = found.head, found.replica
     finally:
         store.close()
     assert len(entries) == 50
@@ -52,7 +53,8 @@ def test_a_log_of_kills_alone_has_as_many_holds(tmp_path: Path) -> None:
     write(path, 50, revived=False)
     store = open_store(f"sqlite:///{path}")
     try:
-        _, replica = store.load(remember_since="2026-01-01T00:00:00.000000Z")
+        found = store.load(remember_since="2026-01-01T00:00:00.000000Z")
+        replica = found.replica
     finally:
         store.close()
     assert len(replica.holds) == 49  # the first entry is none

@@ -235,7 +235,7 @@ def test_who_gives_a_stream_up_asks_at_once() -> None:
     lease = exchange.lease
     exchange.clock.advance(1)
     assert stream.following.left(exchange.clock.read()) is Then.ASK
-    assert exchange.renewal.due == exchange.clock.read().boot
+    assert exchange.renewal.due == exchange.renewal.not_before == exchange.clock.read().boot
     assert exchange.lease is lease
 
 

@@ -96,6 +96,16 @@ def test_retries_slow_down_and_begin_anew_after_a_success() -> None:
     assert waits(exchange, 1) == [first]
 
 
+def test_nobody_may_ask_in_the_pause_after_a_failure() -> None:
+    """After a failure the next request may not come before it is due, however urgent; after a success it may."""
+    exchange = Exchange()
+    waits(exchange, 3)
+    assert exchange.renewal.not_before == exchange.renewal.due
+    exchange.renew()
+    assert exchange.renewal.not_before == 0
+    assert exchange.renewal.due > exchange.clock.read().boot
+
+
 @pytest.mark.parametrize("random", [0.0, 0.5, 0.999999])
 def test_a_request_that_hung_has_waited_already(random: float) -> None:
     """The pause counts from the request, so that a service that is back is asked within its ttl and 150 ms."""

@@ -119,6 +119,7 @@ def test_unverified_is_not_latched(switch: FakeSwitch) -> None:
         with pytest.raises(Unverified, match="the fake service is down"):
             run.ensure()
         switch.service.up()
+        switch.clock.advance(1)  # the longest pause after a failure
         run.ensure()
         guard()
         run.check()

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
 from haltline import Killed, KillSwitch, Reason, Stop, Unverified
+from haltline.switch import Driver
 from haltline.testing import FakeService, fake_switch, killed
 from tests.support.lines import Line, connected, quiet
 
@@ -82,19 +84,42 @@ def test_a_hundred_tasks_share_one_exchange(switch: KillSwitch, line: Line) -> N
     assert line.asked == 1
 
 
-def test_ensure_does_not_wait_for_the_backoff(switch: KillSwitch, line: Line, service: FakeService) -> None:
-    """Whoever cannot wait gets an exchange at once, also in the middle of an outage's pauses."""
+def test_ensure_joins_the_next_exchange_that_may_begin(switch: KillSwitch, line: Line, service: FakeService) -> None:
+    """In the middle of an outage's pauses it waits for the next exchange, which is never more than a second away."""
     service.down()
     for _ in range(8):
         assert not switch.ensure(0.03)
     service.up()
     begun = time.monotonic()
     assert switch.ensure(5)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2
+
+
+def test_ensure_in_a_tight_loop_keeps_to_the_pauses(service: FakeService, line: Line) -> None:
+    """Called every millisecond for ten seconds of an outage, it asks as seldom as if nobody had called it."""
+    clock = service.clock
+    driver = Driver(clock.clocks, connect=lambda: line, background=False)
+    with KillSwitch("https://fake.invalid", token=service.token, driver=driver) as switch:
+        service.down()
+        for _ in range(1_000):  # the clock stands still: no pause is over
+            assert not switch.ensure()
+        assert line.asked == 1
+        asked = []
+        for millisecond in range(10_000):
+            before = line.asked
+            assert not switch.ensure()
+            asked += [millisecond] * (line.asked - before)
+            clock.advance(0.001)
+        pauses = [after - before for before, after in pairwise(asked)]
+        assert min(pauses) >= 50
+        assert max(pauses) > 200, "they grow, to a second at most"
+        service.up()
+        clock.advance(1)
+        assert switch.ensure()
 
 
 def test_ensure_never_hammers_a_service_that_is_down(switch: KillSwitch, line: Line, service: FakeService) -> None:
-    """However many impatient callers there are, it gets at most fifty requests a second."""
+    """However many impatient callers there are, no two requests are closer than the shortest pause, 50 ms."""
     service.down()
     begun = time.monotonic()
 
@@ -105,7 +130,7 @@ def test_ensure_never_hammers_a_service_that_is_down(switch: KillSwitch, line: L
     with ThreadPoolExecutor(50) as pool:
         for _ in range(50):
             pool.submit(impatient)
-    assert 5 < line.asked < 5 + (time.monotonic() - begun) / 0.02
+    assert 1 < line.asked <= 2 + (time.monotonic() - begun) / 0.05
 
 
 def test_ensure_ends_in_time(switch: KillSwitch, line: Line) -> None:

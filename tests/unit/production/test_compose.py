@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.config import STREAMS_MAX, Lane, from_env
+from app.config import STREAMS_MAX, from_env
+from app.domain.lanes import Lane
 from tests.unit.production.files import PRODUCTION, ROOT, env_file
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: the compose file cannot be read")
@@ -55,7 +56,7 @@ def test_everybody_waited_for_is_there(services: dict[str, dict[str, Any]]) -> N
 
 
 def test_one_lane_begins_the_log(services: dict[str, dict[str, Any]]) -> None:
-    """Every other lane waits for the first one: two that begin at once would print two admin tokens."""
+    """Every other lane waits for the first one: so it is known whose journal has the admin token."""
     waiting = [name for name, each in services.items() if lane_of(each) and "control-1" in each.get("depends_on", {})]
     assert waiting == ["control-2", "worker-1", "worker-2"]
 

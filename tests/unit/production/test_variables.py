@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.config import VARIABLES, Lane, from_env
+from app.bus.redis import RedisDoorbell
+from app.config import VARIABLES, from_env
+from app.domain.lanes import Lane
 from tests.unit.production.files import CONFIG, PRODUCTION, ROOT, VARIABLE, env_file
 
 CLIENT = ROOT / "client" / "haltline"
@@ -44,6 +46,15 @@ def test_a_lane_of_its_own(lane: Lane) -> None:
     assert config.database_url.startswith("postgresql://haltline_service@")
     assert "sslmode=verify-full" in config.database_url
     assert config.redis_url is not None
+    assert config.redis_url.startswith("rediss://haltline:")
+    assert config.redis_url.endswith("?ssl_ca_certs=/etc/haltline/ca.crt")
+    RedisDoorbell(config.redis_url, config.namespace).close()  # the address is understood as it stands
+
+
+def test_the_doorbell_beyond_one_machine_is_tls() -> None:
+    """Valkey's example listens with TLS only, as the lanes' files ask for it."""
+    lines = (PRODUCTION / "valkey.conf").read_text(encoding="utf-8").splitlines()
+    assert {"port 0", "tls-port 6379", "tls-cert-file /etc/valkey/tls.crt"} <= set(lines)
 
 
 def test_both_lanes_use_the_same_log() -> None:

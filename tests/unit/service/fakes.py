@@ -12,11 +12,13 @@ from app.domain.moments import moment
 from app.domain.promises import outlasting_ms
 from app.service.store import (
     Committed,
+    FirstToken,
     Flag,
     FlipIdTaken,
     FlipResult,
     Head,
     KillOrder,
+    Loaded,
     LogDiverged,
     LogQuery,
     LogRow,
@@ -71,6 +73,7 @@ class MemoryStore:
         failure: raised by every call until it is None again.
         on_read: called as each refresh begins, before it reads.
         page_limit: the most entries that one refresh hands out, whatever it was asked for.
+        clock: its own clock; None for one that has none.
         reads: how many refreshes there were.
     """
 
@@ -80,11 +83,13 @@ class MemoryStore:
         self.versions: dict[str, int] = {}
         self.flips: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, StoredToken] = {}
+        self.shown_by: dict[str, str] = {}
         self.ttl = Ttl(ttl_ms)
         self.epoch = epoch
         self.failure: Exception | None = None
         self.on_read: Callable[[], None] = lambda: None
         self.page_limit = 1_000_000
+        self.clock: Callable[[], float | None] = lambda: None
         self.reads = 0
         self._lock = threading.RLock()
 
@@ -138,11 +143,11 @@ class MemoryStore:
             rows = self.rows[after.seq : after.seq + min(limit, self.page_limit)]
             return Page(self.head(), rows, after.seq + len(rows) == len(self.rows))
 
-    def load(self, *, remember_since: str) -> tuple[Head, Replica]:
+    def load(self, *, remember_since: str, newest: int = 0) -> Loaded:
         self.on_read()
         self._ready()
         with self._lock:
-            return self.head(), self.replica
+            return Loaded(self.head(), self.replica, self.rows[max(len(self.rows) - newest, 0) :])
 
     def _flag(self, target: Target) -> Flag:
         key = str(target)
@@ -201,6 +206,10 @@ class MemoryStore:
         self._ready()
         return self.ttl
 
+    def wall(self) -> float | None:
+        self._ready()
+        return self.clock()
+
     def set_ttl(self, ttl_ms: int, *, actor: str, at: str, wall: Callable[[], float]) -> tuple[LogRow | None, Ttl]:
         self._ready()
         before = self.ttl
@@ -237,7 +246,15 @@ class MemoryStore:
     def add_token(self, token: StoredToken, *, actor: str) -> LogRow:
         self._ready()
         self.kept[token.token_id] = token
-        return self.append("note", topic="token_created", token_id=token.token_id)
+        return self.append("note", topic="token_created", token_id=token.token_id, role=token.role)
+
+    def add_first_token(self, token: StoredToken, *, actor: str, shown_by: str) -> FirstToken:
+        first = next((each for each in self.kept.values() if each.role == token.role), None)
+        if first is None:
+            self.add_token(token, actor=actor)
+            self.shown_by[token.token_id] = shown_by
+        kept = first or token
+        return FirstToken(kept, self.shown_by.get(kept.token_id, ""))
 
     def revoke_token(self, token_id: str, *, actor: str, at: str) -> LogRow | None:
         self._ready()
@@ -256,6 +273,12 @@ class MemoryStore:
         self._ready()
         ids = sorted(each for each in self.kept if after is None or each > after)[:limit]
         return [self.kept[each] for each in ids]
+
+    def live_tokens(self, roles: Sequence[str], *, at: float, limit: int) -> Sequence[StoredToken]:
+        self._ready()
+        live = [each for each in self.kept.values() if each.revoked_at is None and each.expires_at > at]
+        newest = sorted(live, key=lambda each: each.created_at, reverse=True)
+        return [each for each in newest if each.role in roles][:limit]
 
     def close(self) -> None:
         return

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import VARIABLES, Config, ConfigInvalid, Lane, from_env
+from app.config import VARIABLES, Config, ConfigInvalid, from_env
+from app.domain.lanes import Lane
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "example.env"
 

@@ -65,7 +65,7 @@ class Bench:
         """Yield what a stream tells."""
         begun = start if start is not None else self.events.start(after)
         assert isinstance(begun, Position)
-        watch = Watch(None, self._stands, self._gone, lambda: False)
+        watch = Watch(None, self._stands, self._gone)
         parser = Parser()
         for piece in self.events.stream(begun, watch):
             yield from parser.take(piece)
@@ -289,7 +289,7 @@ def test_pings(bench: Bench) -> None:
         bench.clocks.pass_s(6)
         return False
 
-    pieces = bench.events.stream(start, Watch(None, lambda: True, six_seconds, lambda: False))
+    pieces = bench.events.stream(start, Watch(None, lambda: True, six_seconds))
     next(pieces)
     assert [next(pieces) for _ in range(2)] == [b": ping\n\n"] * 2
 
@@ -308,7 +308,7 @@ def test_how_long_a_stream_lasts(bench: Bench) -> None:
             bench.read(bench.note())
             return False
 
-        watch = Watch(None, lambda: True, a_while, lambda: False)
+        watch = Watch(None, lambda: True, a_while)
         pieces = list(bench.events.stream(start, watch))
         assert not any(b"event: end" in piece for piece in pieces)
         lasted = bench.clocks.monotonic() - began

@@ -6,6 +6,7 @@ import pytest
 
 from app.domain.access import Principal, Reach, Role
 from app.service.flips import Flipped, Flips
+from app.service.skew import Skew
 from app.service.store import FlipIdTaken, NoSuchHold, OutcomeUnknown, StaleView, StoreUnavailable, Ttl
 from haltline.scopes import parse_target
 from tests.unit.service.fakes import EPOCH, ManualClocks, MemoryStore
@@ -23,7 +24,8 @@ class Desk:
         self.store.append("note", topic="log_opened")
         self.clocks = ManualClocks()
         self.rung: list[int] = []
-        self.flips = Flips(self.store, self.clocks, ring=self.rung.append)
+        self.skew = Skew(self.store, self.clocks)
+        self.flips = Flips(self.store, self.clocks, self.skew, ring=self.rung.append)
 
     def kill(self, target: str = "run:r-42", *, flip_id: str | None = None, reason: str = "why") -> Flipped:
         """Kill, and return the flip."""
@@ -52,6 +54,20 @@ def test_effective_covers_a_ttl_that_was_just_shortened() -> None:
     desk = Desk()
     desk.store.ttl = Ttl(200, desk.clocks.wall() - 1, 5_000)
     assert desk.kill().effective_in_ms(desk.clocks) == 4_000
+
+
+@pytest.mark.parametrize("ahead_s", [0.6, 3_600.0, -0.6, -3_600.0])
+def test_a_clock_that_is_wrong_promises_the_longer_ttl(ahead_s: float) -> None:
+    """What such a clock says of a change's moment is not believed while a lease of the old ttl may still run."""
+    desk = Desk()
+    desk.store.clock = lambda: desk.clocks.wall() - ahead_s
+    changed_at = desk.clocks.wall() - ahead_s - 4.9  # by the database's clock, 4.9 s ago
+    desk.store.ttl = Ttl(200, changed_at, 5_000)
+    desk.skew.measure()
+    assert desk.kill().effective_in_ms(desk.clocks) == 5_000
+    desk.store.ttl = Ttl(200, changed_at - 10, 5_000)
+    if ahead_s > 0:
+        assert desk.kill("run:r-2").effective_in_ms(desk.clocks) <= 201, "long ago by any clock"
 
 
 def test_a_replay_promises_from_now() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.service.frames import BEHIND, Foreign, Frames, LeaseRequest, Regress, View
+from app.service.frames import Foreign, Frames, LeaseRequest, Regress, View
 from app.service.published import Published, Tail, kept
+from app.service.snapshots import BEHIND
 from haltline.canonical import canonical
 from haltline.flips import Position, parse_entry, parse_stub, seal
 from haltline.replica import Replica, from_snapshot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -407,3 +408,36 @@ def test_the_tail_keeps_the_newest_entries() -> None:
     assert tail.position(tail.base.seq - 1) is None
     assert tail.position(25_001) is None
     assert len(tail.after(24_990)) == 10
+
+
+@pytest.mark.parametrize("leisure_s", [0.0, 0.5])
+def test_a_node_without_workers_reads_once_for_several_rings(leisure_s: float) -> None:
+    """Where no worker waits for the news, a ring is heeded a little later, and one read answers those until then."""
+    store = MemoryStore(ttl_ms=5_000)  # so that it reads by itself seldom
+    reads: list[float] = []
+    refresher = Refresher(
+        store,
+        SystemClocks(),
+        open_log=lambda: store.open_log(namespace=NAMESPACE, ttl_ms=5_000, at="", epoch=EPOCH),
+        forget_token=lambda _: None,
+        use_ttl=lambda _: None,
+        leisure_s=leisure_s,
+    )
+    refresher.subscribe(lambda _: reads.append(time.monotonic()))
+    refresher.ensure_running()
+    while not reads:
+        time.sleep(0.001)
+    time.sleep(0.1)  # the pause between two reads is over
+    begun, rung = len(reads), time.monotonic()
+    refresher.ring()
+    time.sleep(0.15)
+    refresher.ring()
+    while reads[-1] < rung + 0.1:
+        time.sleep(0.005)
+    heeded = [each - rung for each in reads[begun:]]
+    refresher.close()
+    if leisure_s:
+        assert heeded[0] >= leisure_s
+        assert len(heeded) == 1
+    else:
+        assert len(heeded) >= 2

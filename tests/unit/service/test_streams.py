@@ -227,3 +227,18 @@ def test_a_thread_for_each_stream_works_too(bench: Bench) -> None:
     bench.flip(2)
     assert bench.streams.next(stream) is None
     bench.refresher.close()
+
+
+def test_a_revocation_before_the_first_read_is_heard(bench: Bench) -> None:
+    """A token that was looked up and then revoked before a node's first read of the log opens nothing there."""
+    bench.store.append("note", topic="token_revoked", token_id="a" * 12)
+    revoked: set[str] = set()
+    young = Refresher(
+        bench.store,
+        bench.clocks,
+        open_log=lambda: bench.store.open_log(namespace=NAMESPACE, ttl_ms=1_000, at="", epoch=EPOCH),
+        forget_token=revoked.add,
+        use_ttl=lambda _: None,
+    )
+    young.refresh()
+    assert revoked == {"a" * 12}

@@ -12,13 +12,20 @@ import gevent  # type: ignore[import-untyped]
 import pytest
 from gevent.socket import socket as gevent_socket  # type: ignore[import-untyped]
 
+from app.api.granting import StreamReply
 from app.service.clocks import SystemClocks
 from app.service.store import StoreUnavailable, Ttl
 from app.service.streams import Stream
 from app.serving.broadcaster import Broadcaster
+from app.serving.carried import Line as Way
 from tests.unit.service.test_streams import Bench
 
 WITHIN_S = 0.3
+
+
+def way(stream: Stream) -> Way:
+    """Return the way to its next stream of a connection whose own greenlet reads every request."""
+    return Way(StreamReply(None, stream, b"", send_within_s=WITHIN_S), None, bytes)  # type: ignore[arg-type]
 
 
 class Line:
@@ -38,7 +45,7 @@ class Line:
 
     def _serve(self, hall: Hall) -> None:
         try:
-            hall.broadcaster.carry(self.client, self.stream, within_s=WITHIN_S)
+            hall.broadcaster.carry(self.client, way(self.stream))
         except OSError as error:
             self.failure = error
 
@@ -83,6 +90,7 @@ class Hall:
         self.bench.clocks = SystemClocks()  # type: ignore[assignment]
         for part in (self.bench.refresher, self.bench.streams):
             part._clocks = self.bench.clocks  # noqa: SLF001 - real time, as its greenlet has it
+        self.bench.refresher.ensure_running = lambda: None  # type: ignore[method-assign]  # read when told to
         self.bench.store.ttl = Ttl(ttl_ms)
         self.bench.refresher.refresh()
         self.broadcaster = Broadcaster(self.bench.streams)
@@ -97,6 +105,19 @@ class Hall:
     def read(self) -> None:
         """Have the log read: what the refresher does all the time."""
         self.bench.refresher.refresh()
+
+    def flip_up_to(self, last: int) -> None:
+        """Write long kills up to a position, and have them read at once: one large frame."""
+        for number in range(2, last + 1):
+            self.bench.store.append(
+                "kill",
+                target=f"run:r-{number}",
+                flip_id=f"f-{number}",
+                reason="x" * 400,
+                in_flight="finish",
+                queued="discard",
+            )
+        self.read()
 
 
 @pytest.fixture
@@ -120,6 +141,8 @@ def until(hall: Hall, seconds: float = 5.0) -> Iterator[None]:
 
 def test_a_flip_is_told_at_once_and_to_all(hall: Hall) -> None:
     """A flip is written to every stream without waiting for its beat."""
+    hall.bench.store.ttl = Ttl(5_000)  # for a machine that takes its time over 50 connections
+    hall.read()
     lines = [hall.line() for _ in range(50)]
     gevent.sleep(0.01)
     hall.bench.flip()
@@ -210,16 +233,7 @@ def test_a_slow_one_gets_the_rest(hall: Hall) -> None:
     """A frame that a socket takes in parts arrives whole if its client reads in time; others are not held up."""
     slow, quick = hall.line(buffer=4_608), hall.line()
     gevent.sleep(0.01)
-    for number in range(2, 62):
-        hall.bench.store.append(
-            "kill",
-            target=f"run:r-{number}",
-            flip_id=f"f-{number}",
-            reason="x" * 400,
-            in_flight="finish",
-            queued="discard",
-        )
-    hall.read()
+    hall.flip_up_to(61)
     gevent.sleep(0.05)
     assert quick.read()[-1]["seq"] == 61
     seen: list[int] = []
@@ -239,16 +253,7 @@ def test_one_that_does_not_read_is_given_up(hall: Hall) -> None:
     """A frame that is not taken in time ends the connection: a part of a frame is never followed by another one."""
     lazy = hall.line(buffer=4_608)
     gevent.sleep(0.01)
-    for number in range(2, 202):
-        hall.bench.store.append(
-            "kill",
-            target=f"run:r-{number}",
-            flip_id=f"f-{number}",
-            reason="x" * 400,
-            in_flight="finish",
-            queued="discard",
-        )
-    hall.read()
+    hall.flip_up_to(201)
     for _ in until(hall):
         if lazy.ended:
             break

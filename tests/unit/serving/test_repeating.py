@@ -32,12 +32,13 @@ class Line:
 
     def take(self) -> tuple[bool, dict[str, Any], bytes]:
         """Return whether the next request was known again, its environment, and its body."""
-        request, environ = self.requests.next()
-        known = environ is not None
-        if environ is None:
-            _, environ = wsgi.create(request, self.ours, PEER, NAME, Config())
-            self.requests.remember(request, environ)
-        return known, environ, environ["wsgi.input"].read()
+        again = self.requests.again()
+        if again is not None:
+            return True, again[1], again[1]["wsgi.input"].read()
+        request = self.requests.parsed()
+        _, environ = wsgi.create(request, self.ours, PEER, NAME, Config())
+        self.requests.remember(request, environ)
+        return False, environ, environ["wsgi.input"].read()
 
 
 def request(body: bytes, head: bytes = HEAD) -> bytes:
@@ -65,6 +66,73 @@ def test_the_same_head_is_known_again(line: Line) -> None:
     assert {**first[1], "wsgi.input": 0} == {**second[1], "wsgi.input": 0}
 
 
+@pytest.mark.parametrize("body", [b"a body of another length", b"", b"x" * 1_000])
+def test_a_body_of_another_length_is_one_too(line: Line, body: bytes) -> None:
+    """The length of the body may differ: it is the body's, and what the application reads."""
+    line.send(request(b"one"))
+    line.take()
+    line.send(request(body))
+    known, environ, read = line.take()
+    assert (known, read, environ["CONTENT_LENGTH"]) == (True, body, str(len(body)))
+    line.send(request(b"two"))
+    assert line.take()[::2] == (True, b"two")
+
+
+@pytest.mark.parametrize("stated", [b"+3", b" 3", b"3 ", b"0x3", b"-3", b"3,3", b"", b"\xb2"])
+def test_a_length_that_is_none_is_gunicorns_to_judge(line: Line, stated: bytes) -> None:
+    """Only digits are taken for a length here."""
+    line.send(request(b"one"))
+    line.take()
+    line.send(request(b"two").replace(b"Length: 3", b"Length: " + stated))
+    assert line.requests.again() is None
+
+
+def test_a_length_beyond_what_came_is_not_guessed(line: Line) -> None:
+    """A request whose body has not all come, or with more behind it, is read as ever."""
+    line.send(request(b"one"))
+    line.take()
+    line.send(request(b"one").replace(b"Length: 3", b"Length: 2"))
+    known, _, body = line.take()
+    assert (known, body) == (False, b"on")
+
+
+def test_a_part_of_a_body_is_not_taken_for_a_head(line: Line) -> None:
+    """A request of which a part has come is not remembered, whatever the lengths happen to be."""
+    head = HEAD % 100_000
+    for length in (len(head) + 2 * 40 - 3, len(head) + 2 * 40):
+        head = HEAD % length
+        whole = head + b"x" * length
+        first = whole[: len(head) + (length - len(head)) // 2]
+        line.send(first)
+        request_ = line.requests.again() or line.requests.parsed()
+        _, environ = wsgi.create(request_, line.ours, PEER, NAME, Config())
+        line.requests.remember(request_, environ)
+        assert line.requests.body_of is None
+        line.send(whole[len(first) :])
+        assert environ["wsgi.input"].read() == b"x" * length
+        assert line.requests.body_of is None
+
+
+def test_what_came_with_the_next_request_is_known_to_be_there(line: Line) -> None:
+    """While a part of the next request is read already, nobody else may read from the socket."""
+    line.send(request(b"one"))
+    line.take()
+    assert line.requests.body_of is not None
+    line.requests._reader.unread(b"POST")  # noqa: SLF001 - as a parser that has read too far leaves it
+    assert line.requests.body_of is None
+
+
+def test_what_is_forgotten_is_parsed(line: Line) -> None:
+    """Once told to forget, it parses what comes next, and remembers that."""
+    line.send(request(b"one"))
+    line.take()
+    line.requests.forget()
+    line.send(request(b"two"))
+    assert line.take()[::2] == (False, b"two")
+    line.send(request(b"six"))
+    assert line.take()[::2] == (True, b"six")
+
+
 def test_what_was_done_to_the_environment_is_not_repeated(line: Line) -> None:
     """What an application wrote into an environment is not in that of the next request."""
     line.send(request(b"one"))
@@ -78,7 +146,6 @@ def test_what_was_done_to_the_environment_is_not_repeated(line: Line) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        request(b"longer"),
         request(b"two", HEAD.replace(b"Bearer t", b"Bearer u")),
         request(b"two", HEAD.replace(b"/v1/lease", b"/v1/leasE")),
         request(b"two", HEAD.replace(b"Host: x", b"Host: y")),
@@ -123,13 +190,9 @@ def test_a_head_in_pieces_is_put_together(line: Line) -> None:
     line.send(request(b"one"))
     line.take()
     whole = request(b"two")
-    request_, environ = None, None
     line.send(whole[:20])
     line.send(whole[20:])
-    request_, environ = line.requests.next()
-    assert request_ is not None
-    body = environ["wsgi.input"].read() if environ is not None else request_.body.read()
-    assert body == b"two"
+    assert line.take()[2] == b"two"
 
 
 def test_a_long_head_is_not_kept(line: Line) -> None:
@@ -148,4 +211,4 @@ def test_the_end_of_the_connection_is_its_end(line: Line) -> None:
     line.take()
     line.theirs.close()
     with pytest.raises((StopIteration, errors.NoMoreData)):
-        line.requests.next()
+        line.take()

@@ -12,14 +12,20 @@ from app.serving.replies import Reply
 
 
 class Writes:
-    """A socket that notes what is written, write by write."""
+    """A socket that notes what is written, write by write, and takes so much of one at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 65_536) -> None:
         self.seen: list[bytes] = []
+        self._at_once = at_once
+
+    def send(self, data: bytes) -> int:
+        """Take as much as there is room for."""
+        self.seen.append(data[: self._at_once])
+        return len(self.seen[-1])
 
     def sendall(self, data: bytes) -> None:
-        """Take one write."""
-        self.seen.append(data)
+        """Take one write, whatever its length."""
+        self.seen.append(bytes(data))
 
 
 def written(
@@ -51,6 +57,31 @@ def test_later_pieces_are_not_held_back() -> None:
     first, second = written(b"abc", b"de", Content_Length="5")
     assert first.endswith(b"\r\n\r\nabc")
     assert second == b"de"
+
+
+def test_what_is_not_taken_at_once_follows() -> None:
+    """A socket that takes a part of a write is given the rest."""
+    socket = Writes(at_once=10)
+    request: Any = SimpleNamespace(method="GET", version=(1, 1), should_close=lambda: False)
+    reply = Reply(request, socket, Config())
+    reply.start_response("200 OK", [("Content-Length", "3")])
+    reply.write(b"abc")
+    assert len(socket.seen) == 2
+    assert b"".join(socket.seen).endswith(b"\r\n\r\nabc")
+
+
+def test_the_date_is_todays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The date is that of the second in which a reply is written, in the form of RFC 9110."""
+    dates = []
+    for now in (784_111_777.9, 784_111_777.2, 784_111_778.0):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        (head,) = written()
+        dates.append(head.split(b"\r\n")[2])
+    assert dates == [
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Date: Sun, 06 Nov 1994 08:49:38 GMT",
+    ]
 
 
 def test_a_body_of_unknown_length_is_chunked() -> None:
