@@ -16,6 +16,7 @@ from app.config import Config
 from app.domain.lanes import Lane
 from app.domain.moments import moment
 from app.service.acks import Acks
+from app.service.chores import Chores
 from app.service.clocks import Clocks, SystemClocks
 from app.service.doorbell import BackgroundBell
 from app.service.events import Events
@@ -25,9 +26,11 @@ from app.service.frames import Frames
 from app.service.journal import configure
 from app.service.lookups import AT_ONCE as UNKNOWN_AT_ONCE
 from app.service.node import Node
+from app.service.outcomes import Outcomes
 from app.service.refresher import Refresher
 from app.service.settings import Settings
 from app.service.skew import Skew
+from app.service.stamp_keys import StampKeys, new_secret
 from app.service.store import Head, Store, StoreUnavailable
 from app.service.streams import Streams
 from app.service.tokens import Tokens
@@ -51,6 +54,7 @@ def open_log(store: Store, config: Config, clocks: Clocks) -> Head:
         ttl_ms=config.ttl_ms,
         at=moment(clocks.wall()),
         epoch=os.urandom(8).hex(),
+        stamp_secret=new_secret(clocks.wall()),
     )
 
 
@@ -95,6 +99,7 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         leisure_s=LEISURE_S if config.lane is Lane.CONTROL else 0.0,
     )
     bell.listen(refresher.ring)
+    stamp_keys, outcomes = StampKeys(kept, time_of), Outcomes(kept, time_of)
     frames = Frames(namespace=config.namespace, timebase=refresher.timebase)
     return Node(
         namespace=config.namespace,
@@ -111,6 +116,9 @@ def create_node(config: Config, *, store: Store | None = None, clocks: Clocks | 
         streams=Streams(refresher, frames, time_of, revoked=tokens.revoked, limit=config.streams_max),
         acks=Acks(refresher, time_of),
         turns=Turns(AT_ONCE, waiting=WAITING),
+        stamp_keys=stamp_keys,
+        outcomes=outcomes,
+        chores=Chores([stamp_keys.look, outcomes.sweep]),
         bell=bell,
         # Nobody flips at a worker lane: it has no need to know who may.
         upkeep=Upkeep(refresher, time_of, skew, learn=None if config.lane is Lane.WORKER else tokens.learn),

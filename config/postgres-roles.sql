@@ -20,7 +20,8 @@ END $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO haltline_service;
 
-REVOKE ALL ON log, log_head, targets, holds, tokens, alembic_version FROM PUBLIC, haltline_service;
+REVOKE ALL ON log, log_head, targets, holds, tokens, stamp_secrets, outcomes, alembic_version
+    FROM PUBLIC, haltline_service;
 
 -- The log: no UPDATE, DELETE, TRUNCATE, TRIGGER or REFERENCES.
 GRANT SELECT, INSERT ON log TO haltline_service;
@@ -29,6 +30,10 @@ GRANT SELECT, INSERT ON log TO haltline_service;
 GRANT SELECT, INSERT, UPDATE ON log_head, targets TO haltline_service;
 GRANT SELECT, INSERT, DELETE ON holds TO haltline_service;
 GRANT SELECT, INSERT, UPDATE (revoked_at) ON tokens TO haltline_service;
+
+-- Beside the log: what stamp keys are derived from, and what the clean-up of stopped runs came to. Both are written once
+-- and never changed; old ones are removed.
+GRANT SELECT, INSERT, DELETE ON stamp_secrets, outcomes TO haltline_service;
 
 -- The service compares the schema with its own at start, and never migrates.
 GRANT SELECT ON alembic_version TO haltline_service;

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import marshmallow as ma
 
 from app.domain.access import Role
 from app.domain.moments import MOMENT_PATTERN, parse_moment
-from app.domain.reasons import MAX_LENGTH, REASON_PATTERN, check_reason
+from app.domain.reasons import LINE_PATTERN, MAX_LENGTH, REASON_PATTERN, check_line, check_reason
 from app.domain.tokens import check_no_token
 from haltline.canonical import MAX_INTEGER
 from haltline.scopes import ID_PATTERN, TARGET_PATTERN, check_id, parse_target
@@ -99,6 +99,20 @@ def reason() -> Text:
     )
 
 
+def line(*, shortest: int, longest: int, description: str, required: bool = False) -> Text:
+    """Return the field of one line of plain text, in which no token may stand."""
+    return Text(
+        required=required,
+        validate=_valid(lambda text: check_line(check_no_token(text), shortest=shortest, longest=longest)),
+        metadata={
+            "description": description,
+            "pattern": LINE_PATTERN,
+            "minLength": shortest,
+            "maxLength": longest,
+        },
+    )
+
+
 def identifier(what: str, *, required: bool = False, logged: bool = False, description: str = "") -> Text:
     """Return the field of an id.
 
@@ -115,9 +129,10 @@ def identifier(what: str, *, required: bool = False, logged: bool = False, descr
     )
 
 
-def moment(description: str) -> Text:
-    """Return the field of a moment in a query."""
+def moment(description: str, *, required: bool = False) -> Text:
+    """Return the field of a moment."""
     return Text(
+        required=required,
         validate=_valid(parse_moment),
         metadata={"description": description, "format": "date-time", "pattern": MOMENT_PATTERN, "maxLength": 27},
     )
@@ -163,6 +178,11 @@ def digits(*, low: int, high: int = MAX_INTEGER, description: str = "", **option
         metadata={"description": description, "minimum": low, "maximum": high},
         **options,
     )
+
+
+def one_of(names: Sequence[str], description: str, **options: Any) -> Text:
+    """Return a text field that is one of a few words."""
+    return Text(validate=ma.validate.OneOf(names), metadata={"description": description}, **options)
 
 
 def role() -> Text:

@@ -152,7 +152,9 @@ def grant(here: Node, who: Principal, asked: Asked, *, received_at_us: int) -> b
         Problem: there is no lease for it, or none now.
         StoreUnavailable: the token, or an old position, had to be looked up and could not be.
     """
-    return _granted(here, who, asked, received_at_us)[0]
+    frame = _granted(here, who, asked, received_at_us)[0]
+    keys = here.stamp_keys.text(who.tenants)
+    return frame if keys is None else b'%s,"stamp_keys":%s}' % (frame[:-1], keys)
 
 
 def stream(
@@ -173,7 +175,7 @@ def stream(
         streams.end(begun)
         raise
     streams.sent(begun, published)
-    first = _first(here, first)
+    first = _first(here, first, begun)
     return StreamReply(streams, begun, first, send_within_s=published.ttl.ttl_ms / 2_000, follow=follow)
 
 
@@ -208,12 +210,15 @@ def again(here: Node, stream: Stream, asked: Asked, published: Published, *, rec
         here.acks.heard(asked.ack)
     here.streams.again(stream)
     here.streams.sent(stream, published)
-    return _first(here, frame)
+    return _first(here, frame, stream)
 
 
-def _first(here: Node, frame: bytes) -> bytes:
+def _first(here: Node, frame: bytes, stream: Stream) -> bytes:
     """Return a frame as the first of a stream."""
-    return b'%s,"ack_within_ms":%d}\n' % (frame[:-1], here.streams.ack_within_ms)
+    keys = here.stamp_keys.text(stream.view)
+    if keys is None:
+        return b'%s,"ack_within_ms":%d}\n' % (frame[:-1], here.streams.ack_within_ms)
+    return b'%s,"ack_within_ms":%d,"stamp_keys":%s}\n' % (frame[:-1], here.streams.ack_within_ms, keys)
 
 
 def acknowledge(here: Node, applied: Applied) -> None:
@@ -256,6 +261,7 @@ def _granted(here: Node, who: Principal, asked: Asked, received_at_us: int) -> t
     )
     if not isinstance(frame, bytes):
         raise _refused(frame)
+    here.stamp_keys.ensure()
     if asked.ack is not None:
         here.acks.heard(asked.ack)
     return frame, published

@@ -22,7 +22,7 @@ from app.domain.access import Permission
 
 blueprint: Final = Blueprint("kills", __name__, description="stop a target")
 
-ASKED: Final = {"target": "run:r-42", "reason": "mails the wrong customers", "flip_id": "f-7"}
+ASKED: Final = {"target": "run:r-42", "reason": "mails the wrong customers", "in_flight": "finish", "flip_id": "f-7"}
 ANSWERED: Final = {
     "seq": 42,
     "flip_id": "f-7",
@@ -50,11 +50,20 @@ def kill(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Kill a target.
 
     From `effective_at` on, no check of any worker passes what it kills. Repeating it with the same `flip_id` is safe.
+
+    `in_flight: finish` lets calls that are running end by themselves; without it they are aborted. `queued: drain` lets
+    work that was planned before the kill run all the same; without it, it never runs, not after a revive either.
     """
     target = body["target"]
-    flipped = durable(
-        node().flips.kill(principal(), target, reason=body["reason"], flip_id=body.get("flip_id")), target
+    outcome = node().flips.kill(
+        principal(),
+        target,
+        reason=body["reason"],
+        flip_id=body.get("flip_id"),
+        in_flight=body["in_flight"],
+        queued=body["queued"],
     )
+    flipped = durable(outcome, target)
     reply = {
         **members(flipped),
         "effective_at": flipped.effective_at,

@@ -11,16 +11,30 @@ from typing import Any, Final, NoReturn
 
 from flask import Flask, request
 
-from app.api import acks, events, flags, health, kills, lease, log, revives, settings, tokens
+from app.api import (
+    acks,
+    events,
+    flags,
+    health,
+    kills,
+    lease,
+    log,
+    outcomes,
+    outcomes_listed,
+    revives,
+    settings,
+    tokens,
+)
 from app.api.problems import Problem
 from app.domain.lanes import Lane
 
 _ROUTES: Final[dict[Lane, tuple[ModuleType, ...]]] = {
-    Lane.CONTROL: (kills, revives, flags, log, events, tokens, settings),
-    Lane.WORKER: (lease, acks),
+    Lane.CONTROL: (kills, revives, flags, log, events, outcomes_listed, tokens, settings),
+    Lane.WORKER: (lease, acks, outcomes),
 }
 _BOTH: Final = (health,)
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_AUTOMATIC: Final = frozenset({"HEAD", "OPTIONS"})
 
 _WHAT_TO_DO: Final = {
     Lane.CONTROL: "Send it to the address of a control lane: name that in HALTLINE_URL or --url.",
@@ -43,19 +57,26 @@ def served(lane: Lane) -> Iterator[ModuleType]:
 def refuse_others(app: Flask, lane: Lane) -> None:
     """Have ``app`` answer every route of the other lane, whatever the method, with where it is."""
     for other, modules in _ROUTES.items():
-        if lane not in {Lane.ALL, other}:
-            for rule in _rules(modules):
-                app.add_url_rule(
-                    rule, f"{other}:{rule}", _refusal(lane, other), methods=_METHODS, provide_automatic_options=False
-                )
+        if lane in {Lane.ALL, other}:
+            continue
+        here = _rules(_ROUTES[lane])
+        for rule, methods in sorted(_rules(modules).items()):
+            # Where both lanes have the rule, each with methods of its own, only those of the other are refused.
+            refused = methods - _AUTOMATIC if rule in here else _METHODS
+            app.add_url_rule(
+                rule, f"{other}:{rule}", _refusal(lane, other), methods=refused, provide_automatic_options=False
+            )
 
 
-def _rules(modules: tuple[ModuleType, ...]) -> list[str]:
-    """Return the rules of some modules' routes, found by registering them where nobody serves them."""
+def _rules(modules: tuple[ModuleType, ...]) -> dict[str, frozenset[str]]:
+    """Return the rules of some modules' routes, and their methods: found by registering them where nobody serves."""
     nowhere = Flask(__name__, static_folder=None)
     for module in modules:
         nowhere.register_blueprint(module.blueprint)
-    return sorted({rule.rule for rule in nowhere.url_map.iter_rules()})
+    found: dict[str, frozenset[str]] = {}
+    for rule in nowhere.url_map.iter_rules():
+        found[rule.rule] = found.get(rule.rule, frozenset()) | (rule.methods or frozenset())
+    return found
 
 
 def _refusal(lane: Lane, other: Lane) -> Any:

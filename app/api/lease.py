@@ -42,6 +42,7 @@ ANSWERED: Final = {
     "entries": [],
     "nonce": "b1946ac92492d2347c6235b4d2611184",
     "received_at": 918273645001,
+    "stamp_keys": [{"id": "9b1c27e4a0d5", "key": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I", "until": 1803000000}],
 }
 
 
@@ -55,7 +56,8 @@ def lease(body: dict[str, Any]) -> Response:
     """Ask how the log stands, which permits this worker to act for at most the ttl.
 
     With `stream` true the reply is JSON lines: the frame that answers, then one on every flip and every ttl/4 without
-    `nonce`, `received_at` and `snapshot`, for 6 to 9 seconds. Ask again, on the same connection, when it ends.
+    `nonce`, `received_at`, `snapshot` and `stamp_keys`, for 6 to 9 seconds. Ask again, on the same connection, when it
+    ends.
 
     The lease is dated on the worker's own clock from before it sent the request: see docs/architecture.md.
     """

@@ -56,6 +56,20 @@ class NodeCollector(Collector):
             self._node.streams.followed,
         )
         yield GaugeMetricFamily("haltline_workers", "Workers heard of lately", value=float(self._node.acks.workers))
+        key_age = self._node.stamp_keys.age_s
+        yield GaugeMetricFamily(
+            "haltline_stamp_key_age_seconds",
+            "Age of the newest stamp key that this node gives out; -1 where it knows none",
+            value=_NEVER if key_age is None else key_age,
+        )
+        ended = CounterMetricFamily("haltline_outcomes", "Ends of stopped runs that workers told of", labels=["ended"])
+        for word, count in sorted(self._node.outcomes.told.items()):
+            ended.add_metric([word], count)
+        yield ended
+        cleanups = CounterMetricFamily("haltline_cleanups", "Cleanups that workers told of", labels=["outcome"])
+        for word, count in sorted(self._node.outcomes.cleanups.items()):
+            cleanups.add_metric([word], count)
+        yield cleanups
         yield CounterMetricFamily("haltline_acks", "Positions that workers have acknowledged", self._node.acks.count)
 
 

@@ -89,7 +89,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "outcome_unknown": Kind(
         503,
         "It is not known whether this happened",
-        "Send it again with the same flip_id until you get another answer: it is never done twice.",
+        "Send the very same again, a flip with the same flip_id, until you get another answer: it is never done twice.",
     ),
     "stale": Kind(
         503, "The log could not be read recently enough", "Ask again; no lease is granted until it can be read."

@@ -5,7 +5,7 @@ They load and check, and never query. What a caller may send beyond them is refu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 
 import marshmallow as ma
 
@@ -20,12 +20,14 @@ from app.api.fields import (
     identifier,
     matching,
     moment,
+    one_of,
     reason,
     role,
     target,
 )
 from app.domain.promises import TTL_MAX_MS, TTL_MIN_MS
 from app.domain.tokens import MAX_DAYS, MAX_TENANTS, TOKEN_ID_PATTERN
+from haltline.flips import InFlight, Queued
 from haltline.scopes import Scope
 
 NOT_YET: Final = "not honoured yet"
@@ -42,27 +44,21 @@ class Strict(ma.Schema):
         unknown = ma.RAISE
 
 
-def _honoured(field: str, only: str) -> Any:
-    def check(value: str) -> None:
-        if value != only:
-            raise ma.ValidationError(f"{field} {value!r:.40} is {NOT_YET}: leave it out, or send {only!r}.")
-
-    return check
-
-
 class KillBody(Strict):
     """A kill."""
 
     target = target()
     reason = reason()
     flip_id = identifier("flip_id", logged=True, description=FLIP_ID_HELP)
-    in_flight = Text(
-        validate=_honoured("in_flight", "finish"),
-        metadata={"description": "what happens to calls that are running", "enum": ["finish"]},
+    in_flight = one_of(
+        get_args(InFlight),
+        "what happens to calls that are running: abort ends them, finish lets them end by themselves",
+        load_default="abort",
     )
-    queued = Text(
-        validate=_honoured("queued", "discard"),
-        metadata={"description": "what happens to planned work", "enum": ["discard"]},
+    queued = one_of(
+        get_args(Queued),
+        "what happens to planned work: discard has it never run, not after a revive either; drain lets it run",
+        load_default="discard",
     )
 
     @ma.pre_load

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import marshmallow as ma
 
 from app.api.fields import Text, Whole
+from haltline.flips import InFlight, Queued
 
 
 class HoldOut(ma.Schema):
@@ -17,8 +18,8 @@ class HoldOut(ma.Schema):
     actor = Text(required=True, metadata={"description": "who killed"})
     at = Text(required=True, metadata={"format": "date-time"})
     reason = Text(required=True)
-    in_flight = Text(required=True)
-    queued = Text(required=True)
+    in_flight = Text(required=True, metadata={"enum": list(get_args(InFlight))})
+    queued = Text(required=True, metadata={"enum": list(get_args(Queued))})
     flip_id = Text(required=True)
 
 
@@ -110,8 +111,8 @@ class EntryOut(ma.Schema):
     flip_id = Text()
     target = Text()
     reason = Text()
-    in_flight = Text()
-    queued = Text()
+    in_flight = Text(metadata={"enum": list(get_args(InFlight))})
+    queued = Text(metadata={"enum": list(get_args(Queued))})
     holds = ma.fields.List(Whole())
     topic = Text()
 
@@ -184,6 +185,16 @@ class SettingsChangedOut(SettingsOut):
     )
 
 
+class StampKeyOut(ma.Schema):
+    """A key that planned work is sealed with."""
+
+    id = Text(required=True)
+    key = Text(required=True, metadata={"description": "32 bytes, base64url without padding; secret"})
+    until = Whole(
+        required=True, metadata={"description": "until when what it sealed may be redeemed, seconds since the epoch"}
+    )
+
+
 class FrameOut(ma.Schema):
     """One frame: how the log stood at a read that began after the request."""
 
@@ -213,6 +224,13 @@ class FrameOut(ma.Schema):
     received_at = Whole(required=True, metadata={"description": "when the request was received, microseconds"})
     snapshot = ma.fields.Dict(
         metadata={"description": "the fold as it stood at `from`, where the worker's position cannot be continued"}
+    )
+    stamp_keys = ma.fields.List(
+        ma.fields.Nested(StampKeyOut),
+        metadata={
+            "description": "what this worker seals planned work with, the newest first; secret. Missing where the node "
+            "cannot read them now"
+        },
     )
     ack_within_ms = Whole(
         metadata={"description": "in a stream: over how long workers should spread their acks of a flip"}

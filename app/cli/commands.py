@@ -66,6 +66,20 @@ def migrate(config: Config) -> None:
 @click.argument("scope")
 @click.argument("identifier", metavar="[ID]", required=False)
 @click.option("--reason", required=True, help="Why, one line of plain text; it is kept in the log for ever.")
+@click.option(
+    "--in-flight",
+    type=click.Choice(["abort", "finish"]),
+    default="abort",
+    show_default=True,
+    help="Calls that are running: abort them, or let them finish by themselves.",
+)
+@click.option(
+    "--queued",
+    type=click.Choice(["discard", "drain"]),
+    default="discard",
+    show_default=True,
+    help="Planned work: discard it for ever, or let it drain.",
+)
 @click.option("--flip-id", metavar="ID", help="Repeat a kill whose outcome is not known: it is never done twice.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def kill(config: Config, **options: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -65,10 +67,18 @@ class Ended(Exception):
         self.more = more
 
 
-def kill(config: Config, scope: str, identifier: str | None, *, reason: str, flip_id: str | None, as_json: bool) -> int:
-    """Kill a target, say what was done, and return the exit status."""
+def kill(config: Config, scope: str, identifier: str | None, *, as_json: bool, **options: Any) -> int:
+    """Kill a target, say what was done, and return the exit status.
+
+    Args:
+        config: names the database.
+        scope: the target, or its scope.
+        identifier: its id, where it stands apart.
+        as_json: whether to print one JSON object.
+        options: ``reason``, ``flip_id`` (None for a new one), ``in_flight`` and ``queued``.
+    """
     try:
-        _kill(config, scope, identifier, reason=reason, flip_id=flip_id, as_json=as_json)
+        _kill(config, scope, identifier, as_json=as_json, **options)
     except Ended as ended:
         for line in ended.said:
             click.echo(line, err=True)
@@ -83,13 +93,26 @@ def _json(code: Exit, more: dict[str, Any]) -> None:
 
 
 def _kill(
-    config: Config, scope: str, identifier: str | None, *, reason: str, flip_id: str | None, as_json: bool
+    config: Config,
+    scope: str,
+    identifier: str | None,
+    *,
+    reason: str,
+    flip_id: str | None,
+    as_json: bool,
+    **policy: Any,
 ) -> None:
     target, key = _order(scope, identifier, reason, flip_id)
-    again = f"haltline-server kill {scope}{'' if identifier is None else f' {identifier}'} --reason ... --flip-id {key}"
+    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in policy.items())
+    named = f"{scope}{'' if identifier is None else f' {identifier}'}{options}"
+    again = f"haltline-server kill {named} --reason ... --flip-id {key}"
+
+    def ask(node: Node) -> FlipOutcome:
+        return node.flips.kill(_SELF, target, reason=reason, flip_id=key, **policy)
+
     try:
         with existing(config) as node:
-            outcome = _asked(node, target, reason, key)
+            outcome = _asked(partial(ask, node))
             _show(node, _proven(outcome, target), as_json=as_json)
     except StoreUnavailable as error:
         code = Exit.USAGE if is_refusal(error) else Exit.NOT_DONE
@@ -118,12 +141,12 @@ def _order(scope: str, identifier: str | None, reason: str, flip_id: str | None)
         raise Ended(Exit.USAGE, f"haltline-server: {error}") from None
 
 
-def _asked(node: Node, target: Target, reason: str, key: str) -> FlipOutcome:
+def _asked(ask: Callable[[], FlipOutcome]) -> FlipOutcome:
     """Return what the flip came to; one whose outcome is not known is repeated, which never kills twice."""
     doubt: OutcomeUnknown | None = None
     for _ in range(ATTEMPTS):
         try:
-            return node.flips.kill(_SELF, target, reason=reason, flip_id=key)
+            return ask()
         except OutcomeUnknown as error:
             doubt = error
         except StoreUnavailable:
@@ -174,6 +197,8 @@ def _show(node: Node, flipped: Flipped, *, as_json: bool) -> None:
     click.echo(f"killed {told['target']} at log position {told['seq']}")
     if flipped.committed.replayed:
         click.echo(f"written by an earlier attempt, at {told['committed_at']}")
+    own = next(hold for hold in told["holds"] if hold["seq"] == told["seq"])
+    click.echo(f"in flight: {own['in_flight']}; queued: {own['queued']}")
     others = [hold for hold in told["holds"] if hold["seq"] != told["seq"]]
     if others:
         click.echo(f"holds on it: {len(others) + 1}; every one must be released before it is free again")

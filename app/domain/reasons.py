@@ -30,6 +30,30 @@ engines refuse to compile them, and text in UTF-8 has none.
 _REASON: Final = re.compile(f"[^{_REFUSED}]*[^{_REFUSED}{_SPACES}][^{_REFUSED}]*")
 
 
+LINE_PATTERN: Final = f"^[^{_TOLD}]*$"
+"""One line of such characters, perhaps of none, as an anchored pattern."""
+
+_LINE: Final = re.compile(f"[^{_REFUSED}]*")
+
+
+def check_line(text: str, *, shortest: int, longest: int) -> str:
+    """Return ``text`` if it is one line of plain text; see :func:`check_reason`.
+
+    Args:
+        text: the candidate.
+        shortest: its least length, characters.
+        longest: its greatest length, characters.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not shortest <= len(text) <= longest:
+        raise ValueError(f"this has {shortest} to {longest} characters, not {len(text)}")
+    if _LINE.fullmatch(text) is None:
+        raise ValueError("this is one line of plain text: no control characters, no line breaks, no hidden ones")
+    return text
+
+
 def check_reason(text: str) -> str:
     """Return ``text`` if it is a valid reason.
 

@@ -27,6 +27,7 @@ from app.service.store import (
     Store,
     StoreFull,
 )
+from haltline.flips import InFlight, Queued
 from haltline.scopes import Target
 
 _log: Final[Any] = structlog.get_logger(__name__)
@@ -73,7 +74,16 @@ class Flips:
         self._skew = skew
         self._ring = ring
 
-    def kill(self, principal: Principal, target: Target, *, reason: str, flip_id: str | None) -> FlipOutcome:
+    def kill(
+        self,
+        principal: Principal,
+        target: Target,
+        *,
+        reason: str,
+        flip_id: str | None,
+        in_flight: InFlight = "abort",
+        queued: Queued = "discard",
+    ) -> FlipOutcome:
         """Kill a target.
 
         Args:
@@ -81,6 +91,8 @@ class Flips:
             target: what.
             reason: why, a valid reason.
             flip_id: the caller's idempotency key; None to have one made.
+            in_flight: what happens to calls that are running.
+            queued: what happens to planned work.
 
         Returns:
             the flip; or why there is none: the target is not this token's (``Reach``), the flip_id is another
@@ -99,6 +111,8 @@ class Flips:
             actor=principal.subject,
             flip_id=flip_id or new_flip_id(),
             at=moment(self._clocks.wall()),
+            in_flight=in_flight,
+            queued=queued,
         )
         return self._after(self._store.kill(order), "killed")
 

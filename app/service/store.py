@@ -7,10 +7,10 @@ returned, not raised; what is raised is that the store itself could not do its w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from haltline.flips import Position
+from haltline.flips import InFlight, Position, Queued
 from haltline.replica import Mark, Replica
 from haltline.scopes import Target
 from haltline.verdict import Hold
@@ -111,13 +111,21 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class KillOrder:
-    """A kill to be written. ``at`` is RFC 3339 with six fraction digits."""
+    """A kill to be written.
+
+    Attributes:
+        at: RFC 3339 with six fraction digits.
+        in_flight: what happens to calls that are running.
+        queued: what happens to planned work.
+    """
 
     target: Target
     reason: str
     actor: str
     flip_id: str
     at: str
+    in_flight: InFlight = "abort"
+    queued: Queued = "discard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +246,83 @@ class FirstToken:
     shown_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class StampSecret:
+    """What the stamp keys of one day are derived from.
+
+    Attributes:
+        id: its random name, which its keys have as well.
+        secret: 32 random bytes.
+        made_at: when, seconds since the Unix epoch.
+    """
+
+    id: str
+    secret: bytes = field(repr=False)
+    made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    """What one run's clean-up after one flip came to, as its worker says.
+
+    Attributes:
+        run: the run's id.
+        flip: the seq of the flip that ended it.
+        worker: the name of the worker.
+        instance: the random id of its process.
+        subject: whom the token named that it was told with.
+        tenants: the tenants which that token was bound to; None where it was not.
+        at: when, on the worker's clock, RFC 3339 with six fraction digits.
+        ended: ``cleanup`` where the clean-up ended, ``killed`` where the process was ended.
+        cleanups: what each of them came to, canonical JSON.
+        kept_at: when it was heard, seconds since the Unix epoch.
+    """
+
+    run: str
+    flip: int
+    worker: str
+    instance: str
+    subject: str
+    tenants: tuple[str, ...] | None
+    at: str
+    ended: str
+    cleanups: str
+    kept_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeQuery:
+    """Which outcomes to list, in the order of their flip, then of their run.
+
+    Attributes:
+        flip: those of this flip.
+        run: those of this run.
+        after: those that come after this flip and run.
+        limit: 1 to 1000.
+        view: those told with a token that was bound to some of these tenants and no other; None for all.
+    """
+
+    flip: int | None = None
+    run: str | None = None
+    after: tuple[int, str] | None = None
+    limit: int = 100
+    view: tuple[str, ...] | None = None
+
+
 class Store(Protocol):
     """A database that keeps one flip log. Safe to call from several threads."""
 
-    def open_log(self, *, namespace: str, ttl_ms: int, at: str, epoch: str) -> Head:
+    def open_log(
+        self, *, namespace: str, ttl_ms: int, at: str, epoch: str, stamp_secret: StampSecret | None = None
+    ) -> Head:
         """Return the head of the log, making the log (entry 1, note ``log_opened``) if the database has none.
+
+        Args:
+            namespace: the namespace of the log.
+            ttl_ms: the lease ttl of a new log.
+            at: when a new log begins.
+            epoch: the random name of a new log.
+            stamp_secret: the first stamp secret of a new log, kept in the same transaction; None for none yet.
 
         Raises:
             LogDiverged: the database holds the log of another namespace.
@@ -338,6 +418,42 @@ class Store(Protocol):
             roles: the roles.
             at: the moment at which they are not over, seconds since the Unix epoch.
             limit: how many at most.
+        """
+
+    def stamp_secrets(self) -> Sequence[StampSecret]:
+        """Return the stamp secrets, the newest first."""
+
+    def add_stamp_secret(self, secret: StampSecret, *, after: str | None, keep: int) -> Sequence[StampSecret]:
+        """Keep a stamp secret if the newest is still the one that the caller knows; takes no log lock.
+
+        Args:
+            secret: the new one.
+            after: the id of the newest that the caller knows; None if it knows none.
+            keep: how many are kept; the oldest beyond that are removed.
+
+        Returns:
+            those that there are then, the newest first: ``secret`` first if it was added, else somebody else's.
+        """
+
+    def keep_outcomes(self, outcomes: Sequence[StoredOutcome]) -> int:
+        """Keep outcomes, but of each run and flip the first one only; takes no log lock.
+
+        Returns:
+            how many of them were not known before.
+        """
+
+    def outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
+        """Return the outcomes that a query names."""
+
+    def forget_outcomes(self, *, before: float, limit: int) -> int:
+        """Remove outcomes that were heard before a moment, ``limit`` at most, the oldest first.
+
+        Args:
+            before: seconds since the Unix epoch.
+            limit: how many at most.
+
+        Returns:
+            how many were removed.
         """
 
     def close(self) -> None:

@@ -71,5 +71,18 @@ class Database(Protocol):
             LogDiverged: the database under this process was taken away or replaced; nothing was changed.
         """
 
+    def write_beside(self, work: Callable[[Connection], Done[T]]) -> T:
+        """Return what ``work`` came to in one transaction beside the log: it takes no log lock, and no flip waits.
+
+        Args:
+            work: called with the connection, at most twice (again only where nothing was answered). It touches no table
+                that a flip reads or writes.
+
+        Raises:
+            StoreUnavailable: it failed before the commit was begun; nothing was changed.
+            OutcomeUnknown: it failed after the commit was begun.
+            LogDiverged: the database under this process was taken away or replaced; nothing was changed.
+        """
+
     def close(self) -> None:
         """Give back every connection; later calls raise StoreUnavailable."""

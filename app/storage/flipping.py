@@ -59,7 +59,7 @@ def _content(order: KillOrder | ReviveOrder) -> dict[str, Any]:
     }
     if isinstance(order, ReviveOrder):
         return {**content, "kind": "revive", "holds": list(order.holds)}
-    return {**content, "in_flight": "finish", "queued": "discard"}
+    return {**content, "in_flight": order.in_flight, "queued": order.queued}
 
 
 def _replay(order: KillOrder | ReviveOrder, row: LogRow, flag: Flag, ttl: Ttl) -> FlipResult:

@@ -70,6 +70,7 @@ class PostgresDatabase:
         # A flip looks up a few rows by their keys. A plan that was made and kept while the tables were small must not
         # read them in whole when they have grown.
         self._flips = engine(url, {**settings, "enable_seqscan": 0}, for_flips, **pool(pools.flips, timeout))
+        self._beside = engine(url, settings, for_flips, **pool(pools.beside, timeout))
         reads = engine(url, settings, for_reads, **pool(pools.reads, timeout))
         self._reading: dict[Use, Engine] = {
             "reads": reads,
@@ -151,6 +152,24 @@ class PostgresDatabase:
             _commit(connection, raw)
             return done.value
 
+    def write_beside(self, work: Callable[[Connection], Done[T]]) -> T:
+        """See :class:`app.storage.database.Database`."""
+
+        def attempt(deadline: float) -> T:
+            with self._lent(self._beside, deadline) as connection:
+                done = work(connection)
+                if not done.write:
+                    connection.rollback()
+                    return done.value
+                raw = driver(connection)
+                if time.monotonic() >= deadline:
+                    raise StoreUnavailable("time ran out before the commit; nothing was changed")
+                raw.deadline = max(deadline, time.monotonic() + self._timeout / 2)
+                _commit(connection, raw)
+                return done.value
+
+        return self._tried(attempt)
+
     def _locked(self, stack: contextlib.ExitStack, deadline: float) -> Connection:
         """Return a connection in a transaction that holds the log lock; ``stack`` gives it back.
 
@@ -204,7 +223,7 @@ class PostgresDatabase:
     def close(self) -> None:
         """See :class:`app.storage.database.Database`."""
         self._closed = True
-        for each in {self._flips, *self._reading.values()}:
+        for each in {self._flips, self._beside, *self._reading.values()}:
             each.dispose()
 
 

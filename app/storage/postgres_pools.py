@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: how each is made, and how many there are of each kind.
 
-Flips, reads, bulk reads and the refresher have pools of their own: a kill never waits for a connection that somebody
-else holds, and neither does the read that every lease rests on.
+Flips, reads, bulk reads, the refresher and what is written beside the log have pools of their own: a kill never waits
+for a connection that somebody else holds, and neither does the read that every lease rests on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Pools:
 
     Attributes:
         flips: for whatever takes the log lock.
+        beside: for what is written beside the log, which is never urgent.
         reads: for requests that read.
         bulk: for exports and events; 0 to have them use those of ``reads``.
         refresh: for the refresher.
@@ -38,6 +39,7 @@ class Pools:
     reads: int = 8
     bulk: int = 2
     refresh: int = 1
+    beside: int = 1
 
 
 LANES: Final[Mapping[Lane, Pools]] = {

@@ -18,14 +18,17 @@ from app.service.store import (
     LogDiverged,
     LogQuery,
     LogRow,
+    OutcomeQuery,
     OutcomeUnknown,
     Page,
     ReviveOrder,
+    StampSecret,
+    StoredOutcome,
     StoredToken,
     StoreUnavailable,
     Ttl,
 )
-from app.storage import flipping, ttl
+from app.storage import beside, flipping, ttl
 from app.storage.appending import append, insert_entry, sealed
 from app.storage.clock import read_clock
 from app.storage.database import Database, Done
@@ -69,7 +72,9 @@ class SqlStore:
         self._database = database
         self._max_active_holds = max_active_holds
 
-    def open_log(self, *, namespace: str, ttl_ms: int, at: str, epoch: str) -> Head:
+    def open_log(
+        self, *, namespace: str, ttl_ms: int, at: str, epoch: str, stamp_secret: StampSecret | None = None
+    ) -> Head:
         """See :meth:`app.service.store.Store.open_log`."""
 
         def opened(stand: Stand) -> Head:
@@ -98,6 +103,8 @@ class SqlStore:
             insert_entry(connection, first)
             head = Head(namespace, epoch, first.row.position, nothing.ttl)
             connection.execute(insert(log_head), _head_values(head, at))
+            if stamp_secret is not None:
+                beside.insert_secret(connection, stamp_secret, number=1)
             return Done(head, write=True)
 
         return self._database.write(work)
@@ -224,6 +231,30 @@ class SqlStore:
         """See :meth:`app.service.store.Store.live_tokens`."""
         # Nobody waits for it: not with the connections of those who do.
         return self._database.glance(lambda connection: find_live_tokens(connection, roles, at, limit), use="bulk")
+
+    def stamp_secrets(self) -> Sequence[StampSecret]:
+        """See :meth:`app.service.store.Store.stamp_secrets`."""
+        return self._database.glance(beside.read_secrets)
+
+    def add_stamp_secret(self, secret: StampSecret, *, after: str | None, keep: int) -> Sequence[StampSecret]:
+        """See :meth:`app.service.store.Store.add_stamp_secret`."""
+        return self._database.write_beside(
+            lambda connection: beside.add_secret(connection, secret, after=after, keep=keep)
+        )
+
+    def keep_outcomes(self, outcomes: Sequence[StoredOutcome]) -> int:
+        """See :meth:`app.service.store.Store.keep_outcomes`."""
+        return self._database.write_beside(lambda connection: beside.keep_outcomes(connection, outcomes))
+
+    def outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
+        """See :meth:`app.service.store.Store.outcomes`."""
+        return self._database.read(lambda connection: beside.read_outcomes(connection, query))
+
+    def forget_outcomes(self, *, before: float, limit: int) -> int:
+        """See :meth:`app.service.store.Store.forget_outcomes`."""
+        return self._database.write_beside(
+            lambda connection: beside.forget_outcomes(connection, before=before, limit=limit)
+        )
 
     def close(self) -> None:
         """See :meth:`app.service.store.Store.close`."""

@@ -159,6 +159,10 @@ class SqliteDatabase:
             lambda: self._transaction(self._open(), "BEGIN IMMEDIATE", work), timeout=self._timeout, writing=True
         )
 
+    def write_beside(self, work: Callable[[Connection], Done[T]]) -> T:
+        """See :class:`app.storage.database.Database`; whoever writes to a file has all of it."""
+        return self.write(work)
+
     def close(self) -> None:
         """See :class:`app.storage.database.Database`."""
         with contextlib.suppress(Closed, NotStarted, StillRunning):

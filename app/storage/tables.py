@@ -1,4 +1,4 @@
-"""The tables of the flip log, as the statements of this package see them.
+"""The tables of the flip log and of what stands beside it, as the statements of this package see them.
 
 What the database itself enforces (STRICT, COLLATE "C", triggers, indices) stands in the migrations; nothing is ever
 created from here.
@@ -81,3 +81,29 @@ tokens: Final = Table(
     Column("revoked_at", Text),
 )
 """Tokens, revoked ones included; ``tenants`` is a canonical JSON array, NULL where the token is not bound."""
+
+stamp_secrets: Final = Table(
+    "stamp_secrets",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("secret", Text, nullable=False),
+    Column("made_at", Float(53), nullable=False),
+)
+"""What stamp keys are derived from, hexadecimal, in the order of ``number``: a node that adds one takes the next."""
+
+outcomes: Final = Table(
+    "outcomes",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("flip", BigInteger, primary_key=True, autoincrement=False),
+    Column("worker", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("tenants", Text),
+    Column("at", Text, nullable=False),
+    Column("ended", Text, nullable=False),
+    Column("cleanups", Text, nullable=False),
+    Column("kept_at", Float(53), nullable=False),
+)
+"""What workers say of their clean-up; ``tenants`` as in ``tokens``, ``kept_at`` is when a node heard of it."""

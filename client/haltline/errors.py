@@ -9,8 +9,10 @@
      └─ HaltlineError
          ├─ CapabilityFrozen    one tool is frozen; the run goes on without it
          ├─ InvalidTarget       a target, id or scope outside the grammar (also a ValueError)
+         ├─ InvalidCarrier      a carried run that is malformed, cut short, too deep or too long (also a ValueError)
          ├─ InvalidDocument     bytes that are not the JSON this protocol speaks (also a ValueError)
          │   └─ InvalidEntry    a log entry with members missing, unknown or of the wrong shape
+         ├─ StampRefused        planned work that is not to be carried out; the worker that asked goes on
          ├─ ChainBroken         log entries that do not follow one another
          ├─ PositionGap         entries that do not continue a replica's position
          ├─ ConfigurationError  an address, token or setting that cannot work
@@ -26,7 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haltline.verdict import Stop
+    from haltline.verdict import Refusal, Stop
 
 # Those with a keyword-only argument say how they are pickled: by default an exception is made anew from its positional
 # arguments alone, so that a Halt raised in a process pool would break the whole pool instead of reaching the caller.
@@ -37,11 +39,13 @@ class Halt(BaseException):
 
     Attributes:
         verdict: the verdict that stopped it, with the reason and every hold that blocks, the broadest first.
+        run: the id of the run that was refused; None where no run was current.
     """
 
-    def __init__(self, message: str, *, verdict: Stop) -> None:
+    def __init__(self, message: str, *, verdict: Stop, run: str | None = None) -> None:
         super().__init__(message)
         self.verdict = verdict
+        self.run = run
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), verdict=self.verdict), self.args, self.__dict__
@@ -86,8 +90,37 @@ class CapabilityFrozen(HaltlineError):
         return partial(type(self), capability=self.capability, verdict=self.verdict), self.args, self.__dict__
 
 
+class StampRefused(HaltlineError):
+    """Planned work must not be carried out: discard the task, and go on with the next one.
+
+    An ordinary error and no ``Halt``: it says nothing of the worker that asked. Where nothing is proven yet, redeeming
+    raises ``Unverified`` instead, and the task stays in its queue.
+
+    Attributes:
+        reason: why.
+        verdict: the verdict on the work, with the holds that block it, where a kill is the reason.
+    """
+
+    def __init__(self, message: str, *, reason: Refusal, verdict: Stop | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.verdict = verdict
+
+    @property
+    def final(self) -> bool:
+        """Whether the stamp is dead for ever; only one that is HELD is not."""
+        return self.reason != "held"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), reason=self.reason, verdict=self.verdict), self.args, self.__dict__
+
+
 class InvalidTarget(HaltlineError, ValueError):
     """A target, scope or id outside the grammar."""
+
+
+class InvalidCarrier(HaltlineError, ValueError):
+    """A header or variable that should carry a run, and is malformed, cut short, too deep or too long."""
 
 
 class InvalidDocument(HaltlineError, ValueError):

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from haltline.canonical import parse
 from haltline.errors import InvalidDocument, InvalidEntry, PositionGap
 from haltline.flips import Entry, Position, Stub, is_epoch, is_hash, parse_entry, parse_stub
+from haltline.keys import StampKey, parse_keys
 from haltline.lease import SPAN_MAX_US
 from haltline.replica import Replica, from_snapshot
 from haltline.verdict import Reason
@@ -32,7 +33,7 @@ Frame: TypeAlias = dict[str, Any]
 
 _LATER_DIGITS: Final = 9
 
-_ONLY_FIRST: Final = frozenset({"nonce", "received_at", "snapshot", "ack_within_ms"})
+_ONLY_FIRST: Final = frozenset({"nonce", "received_at", "snapshot", "ack_within_ms", "stamp_keys"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,20 @@ def timebase_of(frame: Frame) -> str:
     if type(timebase) is not str or not timebase:
         raise Refused(Reason.MALFORMED, "timebase is missing or malformed", drop=False)
     return timebase
+
+
+def keys_of(frame: Frame) -> tuple[StampKey, ...] | None:
+    """Return the stamp keys that a first frame brings; None if it brings none, and those of before stay.
+
+    Raises:
+        Refused: they are malformed. What it says repeats nothing of them.
+    """
+    if "stamp_keys" not in frame:
+        return None
+    try:
+        return parse_keys(frame["stamp_keys"])
+    except InvalidDocument as error:
+        raise Refused(Reason.MALFORMED, str(error), drop=False) from None
 
 
 def span_of(frame: Frame, received_at: object) -> tuple[int, int]:

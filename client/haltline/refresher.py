@@ -14,15 +14,20 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from haltline.aborting import Calls
 from haltline.acks import Acks
 from haltline.clocks import LEASE_CLOCK, Clocks
 from haltline.exchanges import LEASE_PATH, Exchanges
+from haltline.keys import StampKey
 from haltline.lease import NEVER, Lease
 from haltline.loud import Loud
 from haltline.native import Thread, make_condition, make_thread
+from haltline.places import Places
+from haltline.plans import Plans
 from haltline.ports import LeaseStream, LeaseTransport
 from haltline.renewal import Identity, Renewal, unlive
 from haltline.verdict import Reason, Stop
+from haltline.watchdog import DEFAULT, Grace, Watchdog
 
 __all__ = ["LEASE_PATH", "LeaseStream", "LeaseTransport", "Refresher"]
 
@@ -45,9 +50,14 @@ class Refresher:
         background: whether a thread of its own renews the lease. A test with a manual clock says False: the lease is
             then renewed by whoever waits for it, in the waiting thread, a frame at a time.
         stream: whether the thread reads streams of frames; False asks for one frame every third of the ttl.
+        grace: how long a killed run has to leave its block, and what comes then.
 
     Attributes:
         lease: the lease as it stands. Read it once per decision.
+        calls: the calls in flight, which a kill may end.
+        watchdog: the blocks of runs, which are cleaned up behind.
+        places: where in the tree the runs of this process stand.
+        plans: what this process remembers of planned work.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class Refresher:
         clocks: Clocks,
         background: bool = True,
         stream: bool = True,
+        grace: Grace = DEFAULT,
     ) -> None:
         self.lease: Lease = NEVER
         self._make_transport = transport
@@ -69,10 +80,19 @@ class Refresher:
         self.closed = False
         self._streams = stream and background
         self._acks = Acks(transport, clocks)
+        self.calls = Calls()
+        self.places = Places()
+        outcomes = None
+        if background:
+            from haltline.outcomes import Outcomes  # milliseconds that importing the client need not cost
+
+            outcomes = Outcomes(transport, lambda: self._renewal.identity)
+        self.watchdog = Watchdog(grace, self.calls, lambda: self.lease.replica, outcomes)
+        self.plans = Plans()
         self._begin_life(NEVER)
         _living.add(self)
 
-    def _begin_life(self, lease: Lease) -> None:
+    def _begin_life(self, lease: Lease, keys: tuple[StampKey, ...] = ()) -> None:
         """Set up what belongs to one process and must not be shared with a forked child."""
         self._changed = make_condition()
         self._thread: Thread | None = None
@@ -86,6 +106,7 @@ class Refresher:
         identity = Identity(self._worker(), os.urandom(8).hex(), self._namespace)
         self._renewal = Renewal(identity, random=_random)
         self._renewal.lease = self.lease = lease
+        self._renewal.stamp_keys = keys
         self._exchanges = Exchanges(
             self._renewal,
             self._make_transport,
@@ -99,6 +120,11 @@ class Refresher:
     def renewals(self) -> int:
         """How many leases this process was granted."""
         return self._renewal.renewals
+
+    @property
+    def stamp_keys(self) -> tuple[StampKey, ...]:
+        """What planned work is sealed with, the newest first; empty before the service has given any."""
+        return self._renewal.stamp_keys
 
     def live(self) -> bool:
         """Return whether the lease, as it stands, has not ended yet."""
@@ -199,6 +225,7 @@ class Refresher:
         for listener in listeners:
             listener()
         self._acks.close()
+        self.watchdog.close()
         if thread is not None:
             self._exchanges.interrupt()
             with suppress(RuntimeError):  # it is this very thread, or it was never started
@@ -273,6 +300,7 @@ class Refresher:
                 self._urgent = False  # whoever asked during this exchange has what was asked for
             self._changed.notify_all()
             listeners = self._listeners
+        self.calls.heed(self.lease)
         for listener in listeners:
             listener()
         if renewal.news and self._streams:
@@ -284,7 +312,10 @@ class Refresher:
         lease = self.lease
         self._exchanges.close()  # this process's end of the connection: the parent goes on using its own
         self._acks.begin_anew()
-        self._begin_life(unlive(lease) if lease is not NEVER else NEVER)
+        self.calls.begin_anew()
+        self.places.begin_anew()
+        self.watchdog.begin_anew()
+        self._begin_life(unlive(lease) if lease is not NEVER else NEVER, self.stamp_keys)
 
 
 _living: weakref.WeakSet[Refresher] = weakref.WeakSet()

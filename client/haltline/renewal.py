@@ -25,9 +25,11 @@ from haltline.frames import (
     check_log,
     fold,
     frame_of,
+    keys_of,
     span_of,
     timebase_of,
 )
+from haltline.keys import StampKey
 from haltline.lease import (
     NEVER,
     TTL_MAX_MS,
@@ -90,6 +92,7 @@ class Renewal:
         news: whether entries were applied that no request has told of yet.
         later_s: for how long whoever answered last does not want to be asked again, seconds; 0 if it did not say.
         spared_until: when the next request may be sent at the earliest, however urgent, lease clock, nanoseconds.
+        stamp_keys: what planned work is sealed with, the newest first; those of the newest first frame that had them.
         ack_within_s: over how long workers are asked to spread their acks of a flip, seconds.
     """
 
@@ -104,6 +107,7 @@ class Renewal:
         self.later_s = 0.0
         self.spared_until = 0
         self.ack_within_s = _ACK_WITHIN_S
+        self.stamp_keys: tuple[StampKey, ...] = ()
         self._random = random
         self._asked = 0
         self._drift = Drift.NORMAL
@@ -241,6 +245,9 @@ class Renewal:
             raise Refused(Reason.MALFORMED, "the reply does not repeat this request's nonce: a replay", drop=False)
         self.check_log(frame)
         timebase_of(frame)
+        keys = keys_of(frame)
+        if keys is not None:
+            self.stamp_keys = keys
         within_ms = frame.get("ack_within_ms")
         if type(within_ms) is int and within_ms >= 0:
             self.ack_within_s = min(within_ms / 1000, _ACK_WITHIN_MAX_S)

@@ -135,7 +135,7 @@ class Replica:
         below_floor = armed_seq < self.floor_seq
         frozen = () if capability is None else self.holds.get(f"capability:{capability}", ())
         if not killed and not below_floor:
-            unseen = self._unseen(path)
+            unseen = self.unseen(path)
             if unseen is not None:
                 return unseen
             if not frozen:
@@ -144,17 +144,17 @@ class Replica:
             holds.extend(frozen)
             frozen_target = Target(Scope.CAPABILITY, capability)
             if not killed and not below_floor:
-                return Stop(Reason.FROZEN, tuple(holds), (frozen_target,), _told(holds))
+                return Stop(Reason.FROZEN, tuple(holds), (frozen_target,), told(holds))
             killed.append(frozen_target)
         if holds:
-            detail = _told(holds)
+            detail = told(holds)
         elif killed:
             detail = f"{killed[0]} was killed and revived after the run was armed: a revive starts nothing, restart it"
         else:
             detail = f"armed at position {armed_seq}, before {self.floor_seq}, the oldest kill still remembered"
         return Stop(Reason.KILLED, tuple(holds), tuple(killed), detail)
 
-    def _unseen(self, path: Path) -> Stop | None:
+    def unseen(self, path: Path) -> Stop | None:
         """Return the stop of a path with a tenant whose kills this replica was never told of."""
         if self.tenants is None:
             return None
@@ -183,7 +183,8 @@ def _copied(index: Mapping[str, _T]) -> dict[str, _T]:
     return index.copy() if isinstance(index, MappingProxyType) else dict(index)
 
 
-def _told(holds: list[Hold]) -> str:
+def told(holds: list[Hold]) -> str:
+    """Return one sentence about the holds that block."""
     first = holds[0]
     more = f" (and {len(holds) - 1} more)" if len(holds) > 1 else ""
     return f"{first.target} killed by {first.actor} at {first.at}, log position {first.seq}: {first.reason}{more}"

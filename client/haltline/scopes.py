@@ -7,6 +7,7 @@ cohort), global (stop the world). Ids are rejected, never normalised: two ids ar
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -170,21 +171,33 @@ class Path:
     keys: tuple[str, ...]
 
 
-def path(run: str, *, tenant: str | None = None, feature: str | None = None) -> Path:
+DEPTH_MAX: Final = 32
+"""How many runs a path may have, from the root to the run itself."""
+
+
+def path(run: str, *, tenant: str | None = None, feature: str | None = None, ancestors: Sequence[str] = ()) -> Path:
     """Return the path of a run.
 
     Args:
         run: the run's id.
         tenant: the id of the tenant that the run works for, if any.
         feature: the id of the feature that the run belongs to, if any.
+        ancestors: the ids of the runs above it, from the root to its parent.
 
     Raises:
-        InvalidTarget: one of the ids is outside the grammar.
+        InvalidTarget: one of the ids is outside the grammar, a run stands above itself, or the path is too deep.
     """
+    runs = (*ancestors, run)
+    if len(runs) > DEPTH_MAX:
+        raise InvalidTarget(
+            f"run {_shown(run)} would be {len(runs)} deep: at most {DEPTH_MAX} runs may stand in a path"
+        )
+    if len(set(runs)) < len(runs):
+        raise InvalidTarget(f"run {_shown(run)} would stand above itself: each run of a path has an id of its own")
     targets = [GLOBAL]
     if tenant is not None:
         targets.append(target(Scope.TENANT, tenant))
     if feature is not None:
         targets.append(target(Scope.FEATURE, feature))
-    targets.append(target(Scope.RUN, run))
+    targets.extend(target(Scope.RUN, each) for each in runs)
     return Path(tuple(targets), tuple(str(each) for each in targets))

@@ -9,18 +9,27 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from haltline.address import parse_addresses
+from haltline.carried import Carried
 from haltline.clocks import Clocks
 from haltline.errors import ConfigurationError
 from haltline.flips import Position
+from haltline.joined import Joined
+from haltline.lineage import Lineage
+from haltline.plans import Discarded
+from haltline.propagation import Headers, carried_by
 from haltline.refresher import LeaseTransport, Refresher
 from haltline.run import Run
-from haltline.scopes import check_id, path
+from haltline.scopes import check_id
 from haltline.tls import Trust
 from haltline.transport import Transport
 from haltline.verdict import Stop
+from haltline.watchdog import GRACE_S, AfterGrace, Grace
+
+if TYPE_CHECKING:
+    from haltline.planned import Redeemed, Redeeming
 
 _TOKEN: Final = re.compile(r"hlt_([a-z0-9][a-z0-9-]{0,31})_[a-z0-9]{12}_[A-Za-z0-9]{49}", re.ASCII)
 
@@ -89,6 +98,9 @@ class KillSwitch:
             variable HALTLINE_PLAIN_HTTP, ``1`` to permit it.
         stream: whether to hold a lease stream, by which a kill arrives within milliseconds; False asks for one frame at
             a time, every third of the ttl.
+        grace: how long a run has from a kill on to leave its block, cleanups included, seconds, at most 3600.
+        after_grace: what comes then: ``nothing`` says so in the log of the process; ``kill`` runs the cleanups, tells
+            the service, and ends the process group by SIGKILL.
         driver: what drives it; for tests.
 
     Raises:
@@ -96,7 +108,7 @@ class KillSwitch:
         InvalidTarget: ``worker`` is not a valid id.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one setting of the one object that a program makes
         self,
         url: str | Sequence[str] | None = None,
         *,
@@ -105,6 +117,8 @@ class KillSwitch:
         ca: str | os.PathLike[str] | None = None,
         plain_http: bool | None = None,
         stream: bool = True,
+        grace: float = GRACE_S,
+        after_grace: AfterGrace = "nothing",
         driver: Driver | None = None,
     ) -> None:
         url = url if url is not None else os.environ.get("HALTLINE_URL")
@@ -133,6 +147,7 @@ class KillSwitch:
             clocks=clocks,
             background=driver.background,
             stream=stream,
+            grace=Grace(grace, after_grace),
         )
 
     def __repr__(self) -> str:
@@ -152,19 +167,74 @@ class KillSwitch:
             InvalidTarget: one of the ids is outside the grammar.
         """
         return Run(
-            run_id,
-            path=path(run_id, tenant=tenant, feature=feature),
-            tenant=tenant,
-            feature=feature,
+            Lineage((run_id,), tenant, feature),
             refresher=self._refresher,
             clocks=self._clocks,
             timeout=timeout,
+        )
+
+    def join(self, carrier: Carried | Headers, *, timeout: float = 2.0) -> Run:
+        """Return a run that was armed in another process, to be entered here with ``with`` or ``async with``.
+
+        Whatever kills it, or a run above it, there or here, has killed it everywhere: it goes on from the log position
+        at which it was armed, not from where this process stands.
+
+        Args:
+            carrier: what carries it: the headers of a call, a WSGI environ, ``os.environ``, or what
+                :func:`haltline.extract` returned. Headers come before the variable HALTLINE_RUN.
+            timeout: how long entering waits for a live lease that reaches that position, seconds.
+
+        Raises:
+            Unverified: no run is carried, which means stopped.
+            InvalidCarrier: what is carried is malformed, cut short, too deep or too long.
+        """
+        return Joined(carried_by(carrier), refresher=self._refresher, clocks=self._clocks, timeout=timeout)
+
+    def redeem(self, stamp: str, *, payload_hash: str | None = None, timeout: float = 2.0) -> Redeemed:
+        """Return planned work that may be carried out, to be entered with ``with`` or ``async with``.
+
+        No call is made. What is inside is judged by the stamp, also while the run that planned it is halted.
+
+        Args:
+            stamp: what :meth:`haltline.Run.plan` returned.
+            payload_hash: a hash of what is about to be done, to be the one that it was planned with; None not to
+                compare it.
+            timeout: how long to wait for a live lease, and for this process to reach the stamp's position, seconds.
+
+        Raises:
+            StampRefused: the work must not be carried out: drop it, unless it says that it is not ``final``.
+            Unverified: nothing proves that it may be, yet: leave it in its queue. It is not refused.
+            ValueError: ``payload_hash`` is malformed.
+        """
+        return self._redeeming(stamp, payload_hash, timeout).redeem()
+
+    async def aredeem(self, stamp: str, *, payload_hash: str | None = None, timeout: float = 2.0) -> Redeemed:
+        """As :meth:`redeem`, for asyncio."""
+        return await self._redeeming(stamp, payload_hash, timeout).aredeem()
+
+    def discarded(self) -> tuple[Discarded, ...]:
+        """Return the planned work that this process has refused for good, the oldest first; at most the newest 1,000.
+
+        Each names what planning it anew takes: the run, for whom it worked, the capability, and the payload's hash.
+        """
+        return self._refresher.plans.discarded()
+
+    def _redeeming(self, stamp: str, payload_hash: str | None, timeout: float) -> Redeeming:
+        from haltline.planned import Redeeming
+
+        return Redeeming(
+            stamp, refresher=self._refresher, clocks=self._clocks, timeout=timeout, payload_hash=payload_hash
         )
 
     @property
     def live(self) -> bool:
         """Whether this process holds a live lease right now; a health check, not a permission."""
         return self._refresher.live()
+
+    @property
+    def live_until(self) -> float:
+        """When the lease ends as it stands, a reading of the lease clock, seconds; -inf where there is none."""
+        return self._refresher.lease.until
 
     @property
     def position(self) -> Position:

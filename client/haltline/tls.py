@@ -36,6 +36,11 @@ class Trust:
         if ca is not None:
             self._context = self._made()
 
+    @property
+    def ca(self) -> str | None:
+        """The file of the CAs that are believed; None for the system's."""
+        return self._ca
+
     def secured(self, link: Link, host: str, deadline: Deadline) -> Secured:
         """Return TLS on a connection, once its other end has proven that it is ``host``.
 

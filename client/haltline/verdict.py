@@ -43,6 +43,23 @@ class Reason(StrEnum):
     """The switch was closed."""
 
 
+class Refusal(StrEnum):
+    """Why a stamp is refused. All but HELD are for ever."""
+
+    FORGED = "forged"
+    """It is no stamp, was altered, or is sealed with a key that this process was not given."""
+    FOREIGN = "foreign"
+    """It is of another log: another namespace or epoch."""
+    EXPIRED = "expired"
+    """It is older than plan_max_age, 30 days."""
+    DISCARDED = "discarded"
+    """A kill that discards has hit its path since it was planned, revived or not."""
+    MISMATCH = "mismatch"
+    """It was planned for another payload."""
+    HELD = "held"
+    """Its path is killed, and it was planned after that kill: it may be redeemed after the revive."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Hold:
     """One active kill on one target; its id is the ``seq`` of the kill.
@@ -66,6 +83,9 @@ class Hold:
     in_flight: InFlight
     queued: Queued
     flip_id: str
+
+
+_KILLS: Final = frozenset({Reason.KILLED, Reason.FROZEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +113,19 @@ class Stop:
     holds: tuple[Hold, ...] = ()
     killed: tuple[Target, ...] = ()
     detail: str = ""
+
+    @property
+    def aborts(self) -> bool:
+        """Whether calls in flight are ended: a kill does so, unless each that blocks says that they may finish.
+
+        Of a kill that was revived before this process heard of it nothing is known but that it was: it does.
+        """
+        if self.reason not in _KILLS:
+            return False
+        finishing = {hold.target for hold in self.holds}
+        return any(hold.in_flight != "finish" for hold in self.holds) or not finishing.issuperset(
+            self.killed or (None,)
+        )
 
     def __bool__(self) -> bool:
         """Return False, so that ``if run.verdict(...)`` reads as it should."""

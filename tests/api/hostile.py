@@ -24,6 +24,19 @@ GOOD: Final[Mapping[str, Mapping[str, Any]]] = {
         "seq": 0,
         "hash": None,
     },
+    "/v1/outcomes": {
+        "outcomes": [
+            {
+                "run": "r-1",
+                "flip": 1,
+                "worker": "w-1",
+                "instance": "i-1",
+                "at": "2026-11-20T20:25:11Z",
+                "ended": "cleanup",
+                "cleanups": [],
+            }
+        ],
+    },
 }
 """A good body for every route that takes one; each hostile body differs from it in one thing."""
 
@@ -41,6 +54,8 @@ ROUTES: Final = (
     ("GET", "/v1/tokens", "tokens"),
     ("DELETE", "/v1/tokens/k3v9x0q2m7ab", "tokens"),
     ("POST", "/v1/lease", "lease"),
+    ("POST", "/v1/outcomes", "lease"),
+    ("GET", "/v1/outcomes", "read"),
 )
 """Every route that needs a token: method, path, permission."""
 

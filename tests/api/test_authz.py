@@ -45,6 +45,8 @@ NEEDS: Final[dict[tuple[str, str], str | None]] = {
     ("put", "/v1/settings"): SETTINGS,
     ("post", "/v1/lease"): LEASE,
     ("post", "/v1/acks"): LEASE,
+    ("post", "/v1/outcomes"): LEASE,
+    ("get", "/v1/outcomes"): READ,
     ("get", "/livez"): None,
     ("get", "/readyz"): None,
     ("get", "/metrics"): None,

@@ -67,10 +67,20 @@ def test_a_kill_is_the_same_flip(command: Command, place: Place) -> None:
     entry = _log(place)[-1]
     shown = ("kind", "actor", "target", "reason", "flip_id", "in_flight", "queued")
     assert [entry[name] for name in shown] == [
-        "kill", "haltline-server", "run:r-42", "mails the wrong customers", "f-7", "finish", "discard"
+        "kill", "haltline-server", "run:r-42", "mails the wrong customers", "f-7", "abort", "discard"
     ]  # fmt: skip
     with closing(place.open()) as store:
         assert [hold.seq for hold in store.flag(parse_target("run:r-42"))[1].holds] == [2]
+
+
+def test_a_kill_with_options(command: Command, place: Place) -> None:
+    """What it asks of running calls and planned work is in the log, and said."""
+    done = command("kill", "run", "r-42", "--reason", "why", "--in-flight", "finish", "--queued", "drain")
+    assert done.exit_code == 0, done.stderr
+    assert "in flight: finish; queued: drain\n" in done.stdout
+    assert [_log(place)[-1][name] for name in ("in_flight", "queued")] == ["finish", "drain"]
+    assert command("kill", "run", "r-42", "--reason", "why", "--queued", "keep").exit_code == 2
+    assert len(_log(place)) == 2
 
 
 def test_a_kill_for_programs(command: Command) -> None:
@@ -201,7 +211,7 @@ def test_a_commit_that_is_not_confirmed_is_5(
     assert "UNKNOWN" in done.stderr
     told = json.loads(done.stdout)
     assert (told["outcome"], told["flip_id"]) == ("unknown", "k-1")
-    assert "haltline-server kill run r-1 --reason ... --flip-id k-1" in done.stderr
+    assert "haltline-server kill run r-1 --in-flight abort --queued discard --reason ... --flip-id k-1" in done.stderr
     assert command("kill", "run", "r-1", "--reason", "why", "--flip-id", "k-1").exit_code == 0
     assert [entry["kind"] for entry in _log(postgres_place)] == ["note", "kill"]
 

@@ -72,25 +72,54 @@ def test_two_kills_are_two_holds(desk: Desk) -> None:
     assert [hold["seq"] for hold in second["holds"]] == [first["seq"], second["seq"]]
 
 
-@pytest.mark.parametrize(
-    ("members_", "field"),
-    [
-        ({"in_flight": "abort"}, "in_flight"),
-        ({"queued": "drain"}, "queued"),
-        ({"drill": True}, "drill"),
-        ({"drill": False}, "drill"),
-    ],
-)
-def test_options_are_refused_until_they_are_honoured(shared: Desk, members_: dict[str, Any], field: str) -> None:
+@pytest.mark.parametrize("drill", [True, False])
+def test_drills_are_refused_until_they_are_honoured(shared: Desk, drill: bool) -> None:  # noqa: FBT001 - a member
     """An option that nothing would honour is refused by name, and nothing is killed."""
-    told = problem(shared.kill("run:untouched", **members_), "invalid_fields")
-    assert "not honoured yet" in told["errors"][field][0]
+    told = problem(shared.kill("run:untouched", drill=drill), "invalid_fields")
+    assert "not honoured yet" in told["errors"]["drill"][0]
     assert not shared.flag("run:untouched")["killed"]
 
 
-def test_options_as_they_are_honoured_today(desk: Desk) -> None:
-    """Finish and discard, which is what happens anyway, may be said."""
-    assert desk.kill(in_flight="finish", queued="discard").status_code == 201
+def policy(hold: dict[str, Any]) -> tuple[str, str]:
+    """Return what a hold, or an entry, says of running calls and planned work."""
+    return hold["in_flight"], hold["queued"]
+
+
+@pytest.mark.parametrize("in_flight", ["abort", "finish"])
+@pytest.mark.parametrize("queued", ["discard", "drain"])
+def test_the_options_of_a_kill(desk: Desk, in_flight: str, queued: str) -> None:
+    """Each option stands in the reply, the flag, the log and the frame as it was asked; drain moves no barrier."""
+    told = members(desk.kill(in_flight=in_flight, queued=queued))
+    assert policy(told["holds"][0]) == (in_flight, queued)
+    flag = desk.flag("run:r-42")
+    assert policy(flag["holds"][0]) == (in_flight, queued)
+    assert flag["barrier"] == (told["seq"] if queued == "discard" else 0)
+    assert policy(members(desk.call("GET", f"/v1/log/{told['seq']}"))) == (in_flight, queued)
+    assert policy(members(desk.lease())["snapshot"]["holds"][0]) == (in_flight, queued)
+
+
+def test_options_that_are_left_out(desk: Desk) -> None:
+    """A kill aborts and discards unless it says otherwise, one option at a time."""
+    assert policy(members(desk.kill("run:a"))["holds"][0]) == ("abort", "discard")
+    assert policy(members(desk.kill("run:b", in_flight="finish"))["holds"][0]) == ("finish", "discard")
+    assert policy(members(desk.kill("run:c", queued="drain"))["holds"][0]) == ("abort", "drain")
+
+
+@pytest.mark.parametrize("option", ["in_flight", "queued"])
+@pytest.mark.parametrize("value", ["", "Abort", "drain ", "none", None, True, 0, ["abort"]])
+def test_an_option_of_another_word(shared: Desk, option: str, value: Any) -> None:
+    """Anything but its two words is refused by name, and nothing is killed."""
+    told = problem(shared.kill("run:untouched", **{option: value}), "invalid_fields")
+    assert list(told["errors"]) == [option]
+    assert not shared.flag("run:untouched")["killed"]
+
+
+def test_the_same_flip_id_with_other_options(desk: Desk) -> None:
+    """Options are part of what a flip_id stands for: with others it is another flip's."""
+    first = members(desk.kill(flip_id="f-7", in_flight="finish", queued="drain"))
+    assert desk.kill(flip_id="f-7", in_flight="finish", queued="drain").status_code == 200
+    assert problem(desk.kill(flip_id="f-7", in_flight="finish"), "flip_id_taken")["seq"] == first["seq"]
+    assert problem(desk.kill(flip_id="f-7", queued="drain"), "flip_id_taken")["seq"] == first["seq"]
 
 
 def test_a_revive(desk: Desk) -> None:

@@ -11,8 +11,10 @@ from app.api.application import build
 from app.domain.lanes import Lane
 from tests.api.desk import Desk, members, problem
 
-LEASE: Final = {"/v1/lease": {"post"}, "/v1/acks": {"post"}}
+LEASE: Final = {"/v1/lease": {"post"}, "/v1/acks": {"post"}, "/v1/outcomes": {"post"}}
 BOTH: Final = {"/livez", "/readyz", "/metrics"}
+SHARED: Final = "/v1/outcomes"
+"""Told at the worker lane, listed at the control lane."""
 
 
 @pytest.fixture(scope="module", params=[Lane.CONTROL, Lane.WORKER])
@@ -39,8 +41,9 @@ def test_the_lanes_are_the_whole(shared: Desk) -> None:
     control = paths(Desk(build(shared.node, lane=Lane.CONTROL), {}))
     worker = paths(Desk(build(shared.node, lane=Lane.WORKER), {}))
     assert {path: worker[path] for path in worker.keys() - BOTH} == LEASE
-    assert control.keys() & worker.keys() == BOTH
-    assert {**control, **worker} == paths(shared)
+    assert control.keys() & worker.keys() == {*BOTH, SHARED}
+    assert (control.pop(SHARED), worker.pop(SHARED)) == ({"get"}, {"post"})
+    assert {**control, **worker, SHARED: {"get", "post"}} == paths(shared)
 
 
 def test_the_other_lane_is_named(shared: Desk, laned: Desk, lane: str) -> None:
@@ -58,6 +61,19 @@ def test_the_other_lane_is_named(shared: Desk, laned: Desk, lane: str) -> None:
                 assert told["lane"] == other
                 assert f"serves the {lane} lane" in told["detail"]
                 assert f"by the {other} lane. Send it to the address of a {other} lane" in told["detail"]
+
+
+def test_each_lane_has_its_part_of_outcomes(shared: Desk) -> None:
+    """What the other one serves is refused by name, at the same path; what neither does is not allowed."""
+    control, worker = (Desk(build(shared.node, lane=lane), shared.tokens) for lane in (Lane.CONTROL, Lane.WORKER))
+    told = problem(control.call("POST", SHARED, {"outcomes": []}, who="worker"), "wrong_lane")
+    assert told["lane"] == "worker"
+    told = problem(worker.call("GET", f"{SHARED}?flip=1", who="observer"), "wrong_lane")
+    assert told["lane"] == "control"
+    assert control.call("GET", f"{SHARED}?flip=1", who="observer").status_code == 200
+    problem(worker.call("POST", SHARED, {"outcomes": []}, who="worker"), "invalid_fields")
+    for desk in (control, worker):
+        problem(desk.call("DELETE", SHARED), "method_not_allowed")
 
 
 def test_a_kill_at_the_worker_lane_kills_nothing(shared: Desk) -> None:

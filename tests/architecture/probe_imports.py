@@ -1,8 +1,8 @@
 """Import every module of a package in this fresh interpreter and report what that did; run by a test.
 
 probe_imports.py effects PACKAGE             sockets, processes, threads, files written, environment read
-probe_imports.py alone PACKAGE [ALLOWED...]  anything beyond the standard library and ALLOWED, PACKAGE.cli
-                                             left aside
+probe_imports.py alone PACKAGE [ALLOWED...]  anything beyond the standard library and ALLOWED, what needs an
+                                             extra left aside
 
 Exit status 0: nothing to report. 1: one line for each finding, `module: what`.
 """
@@ -36,6 +36,12 @@ EFFECTS: Final = (
     "sqlite3.",
     "subprocess.",
 )
+EXTRAS: Final = ("cli", "integrations", "retrying")
+"""The modules of a package that need more than it: for whoever has installed that."""
+
+OTHERS: Final = ("celery", "httpx", "httpx2", "requests", "sqlalchemy", "tenacity")
+"""What those need. What importing it does is its own affair: urllib3 looks whether there is IPv6."""
+
 WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 
 
@@ -132,6 +138,9 @@ def effects(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return [f"{package}: no such package"]
+    for other in OTHERS:
+        if importlib.util.find_spec(other) is not None:
+            importlib.import_module(other)
     watch_events(findings)
     watch_threads(findings)
     watch_environment(findings, spec.submodule_search_locations[0])
@@ -143,11 +152,11 @@ def effects(package: str) -> list[str]:
 
 
 def alone(package: str, *allowed: str) -> list[str]:
-    """Import every module of `package` but its command line where only `allowed` is installed."""
+    """Import every module of `package` but its extras where only `allowed` is installed."""
     findings: list[str] = []
     sys.meta_path.insert(0, OnlyAllowed([package, *allowed]))
     for name in module_names(package):
-        if name.startswith(f"{package}.cli"):
+        if name.startswith(tuple(f"{package}.{extra}" for extra in EXTRAS)):
             continue
         try:
             importlib.import_module(name)

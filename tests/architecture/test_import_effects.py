@@ -58,6 +58,6 @@ def test_effects_are_seen(tmp_path: Path) -> None:
 
 
 def test_client_needs_only_h11() -> None:
-    """Every module of the client but its command line imports with the standard library and h11 alone."""
+    """Every module of the client but its extras imports with the standard library and h11 alone."""
     done = probe("alone", "haltline", "h11")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from app.domain.tokens import Token
-from haltline.canonical import canonical
+from haltline.canonical import canonical, parse
 from haltline.flips import Kill, Position, Revive, parse_entry, parse_stub
+from haltline.keys import parse_keys
 from haltline.replica import from_snapshot
-from tests.support.lease_asking import ACKED, ASK, acking, at, code, frame, problem
+from tests.support.lease_asking import ACKED, ASK, Frames, acking, at, code, frame, problem
 from tests.support.lease_services import Fake, LeaseService, Real
 
 
@@ -93,6 +94,21 @@ def test_notes_travel_as_stubs(service: LeaseService) -> None:
     assert parse_stub(stub).position == Position(told["seq"], told["hash"])
 
 
+def test_every_first_frame_brings_stamp_keys(service: LeaseService) -> None:
+    """As one frame and as a stream, with a snapshot and without: the same keys, whole; later frames have none."""
+    known = frame(service)
+    keys = parse_keys(known["stamp_keys"])
+    assert keys
+    assert len({key.key for key in keys}) == len({key.id for key in keys}) == len(keys)
+    assert all(key.until > 30 * 86_400 for key in keys)
+    assert [{"id", "key", "until"} == set(each) for each in known["stamp_keys"]] == [True] * len(keys)
+    assert parse_keys(frame(service, **at(known))["stamp_keys"]) == keys
+    for members in ({}, at(known)):
+        with Frames(service, **members) as frames:
+            assert parse_keys(frames.next()["stamp_keys"]) == keys
+            assert "stamp_keys" not in frames.next()
+
+
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
@@ -167,3 +183,40 @@ def test_a_malformed_member_is_refused(service: LeaseService, members: dict[str,
 def test_what_is_not_json_is_refused(service: LeaseService, body: bytes) -> None:
     """Before anything is looked at."""
     assert code(service.ask(body)) == (400, "malformed_body")
+
+
+def outcomes(*runs: str, flip: int = 1) -> bytes:
+    """Return what tells of how runs ended."""
+    told = {
+        "flip": flip,
+        "worker": "worker-1",
+        "instance": "instance-1",
+        "at": "2026-11-20T20:25:11.123456Z",
+        "ended": "cleanup",
+        "cleanups": [{"name": "close", "outcome": "done", "ms": 7}],
+    }
+    return canonical({"outcomes": [{"run": run, **told} for run in runs]})
+
+
+def test_outcomes_are_kept_once(service: LeaseService, name: str) -> None:
+    """Of each run and flip the first word; the reply says how many were new."""
+    flip = service.kill(f"run:{name}")
+
+    def told(*runs: str) -> dict[str, Any]:
+        reply = service.tell(outcomes(*runs, flip=flip))
+        assert (reply.status, reply.content_type) == (200, "application/json")
+        members: dict[str, Any] = parse(reply.body)
+        return members
+
+    assert told(name, f"{name}-2", name) == {"kept": 2, "repeated": 1}
+    assert told(name) == {"kept": 0, "repeated": 1}
+    assert told(f"{name}-3", name) == {"kept": 1, "repeated": 1}
+
+
+def test_outcomes_that_cannot_be_are_refused(service: LeaseService, name: str) -> None:
+    """Of a flip that the log does not have, without any, as no JSON, and with a token that is not known."""
+    assert code(service.tell(outcomes(name, flip=1_000_000))) == (409, "regress")
+    for body in (b"{}", outcomes(), b'{"outcomes":[7]}', b'{"outcomes":[{"run":"r"}]}'):
+        assert code(service.tell(body)) == (422, "invalid_fields")
+    assert code(service.tell(b"{")) == (400, "malformed_body")
+    assert code(service.tell(outcomes(name), token="nonsense")) == (401, "unauthenticated")

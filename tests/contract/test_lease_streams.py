@@ -17,7 +17,7 @@ from haltline.switch import Driver
 from tests.support.lease_asking import Frames, acking, at, code, frame
 from tests.support.lease_services import Fake, LeaseService, Real, Streamed
 
-FIRST: Final = {"nonce", "received_at", "snapshot", "ack_within_ms"}
+FIRST: Final = {"nonce", "received_at", "snapshot", "ack_within_ms", "stamp_keys"}
 """What only the first frame of a stream has."""
 
 

@@ -19,7 +19,7 @@ from app.service.store import (
 )
 from haltline.canonical import canonical
 from haltline.errors import InvalidDocument
-from haltline.flips import Kill, Position, Revive, parse_entry
+from haltline.flips import InFlight, Kill, Position, Queued, Revive, parse_entry
 from haltline.replica import Mark
 from haltline.scopes import parse_target
 from tests.support.orders import AT, committed, kill_order, revive_order
@@ -36,10 +36,35 @@ def test_a_kill_is_the_next_entry_of_the_chain(store: Store) -> None:
     assert done.row.body.encode() == canonical(done.members)
     entry = parse_entry(json.loads(done.row.body), namespace=NAMESPACE, epoch=EPOCH)
     assert entry == Kill(
-        done.row.position, before.hash, AT, "ann", "f-mine", order.target, order.reason, "finish", "discard"
+        done.row.position, before.hash, AT, "ann", "f-mine", order.target, order.reason, "abort", "discard"
     )
     assert done.row.position.seq == before.seq + 1
     assert store.head().position == done.row.position
+
+
+@pytest.mark.parametrize("in_flight", ["abort", "finish"])
+@pytest.mark.parametrize("queued", ["discard", "drain"])
+def test_a_kill_keeps_its_options(store: Store, in_flight: InFlight, queued: Queued) -> None:
+    """What it asks of running calls and planned work is in its entry, its hold and the fold; drain moves no barrier."""
+    before = committed(store.kill(kill_order())).row.position.seq
+    done = committed(store.kill(kill_order(in_flight=in_flight, queued=queued)))
+    entry = parse_entry(json.loads(done.row.body))
+    assert isinstance(entry, Kill)
+    assert (entry.in_flight, entry.queued) == (in_flight, queued)
+    assert [(hold.in_flight, hold.queued) for hold in done.flag.holds] == [("abort", "discard"), (in_flight, queued)]
+    barrier = entry.position.seq if queued == "discard" else before
+    assert done.flag.mark == Mark(entry.position.seq, barrier)
+    assert store.load(remember_since=AT, newest=0).replica.holds[str(RUN)] == done.flag.holds
+    assert store.load(remember_since=AT, newest=0).replica.marks[str(RUN)] == done.flag.mark
+
+
+def test_a_kill_repeated_with_other_options(store: Store) -> None:
+    """Options are part of the flip: its flip_id with others is taken, with the same it is the same flip."""
+    order = kill_order(in_flight="finish", queued="drain")
+    seq = committed(store.kill(order)).row.position.seq
+    assert committed(store.kill(order)).replayed
+    assert store.kill(replace(order, in_flight="abort")) == FlipIdTaken(seq)
+    assert store.kill(replace(order, queued="discard")) == FlipIdTaken(seq)
 
 
 def test_a_kill_puts_a_hold_and_moves_mark_and_version(store: Store) -> None:

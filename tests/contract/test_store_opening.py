@@ -46,7 +46,7 @@ def test_an_empty_database_has_no_revision_until_it_is_migrated(empty: Place) ->
     assert migrate.current(empty.url) is None
     for _ in range(2):
         migrate.upgrade(empty.url)
-        assert migrate.current(empty.url) == migrate.head() == "0001"
+        assert migrate.current(empty.url) == migrate.head() == "0002"
 
 
 def test_a_migrated_database_serves(empty: Place) -> None:
@@ -63,7 +63,7 @@ def test_sqlite_migrates_itself_and_postgresql_does_not(empty: Place) -> None:
     """An embedded start needs no command; a production start says which one is missing."""
     if empty.sqlite:
         empty.open().close()
-        assert migrate.current(empty.url) == "0001"
+        assert migrate.current(empty.url) == "0002"
     else:
         with pytest.raises(StoreRefused, match="haltline-server migrate"):
             empty.open()
@@ -108,16 +108,16 @@ def test_nodes_that_migrate_at_once_do_not_race(empty_postgres: Place) -> None:
         process.stdin.close()
         process.stdin = None
     assert [(process.communicate(timeout=30)[1], process.returncode) for process in processes] == [(b"", 0)] * 3
-    assert migrate.current(empty_postgres.url) == "0001"
+    assert migrate.current(empty_postgres.url) == "0002"
 
 
 def test_a_migration_that_fails_leaves_nothing(empty: Place) -> None:
     """A migration is one transaction, on SQLite too."""
-    empty.execute("CREATE TABLE tokens (mine int)")  # the last table that 0001 makes
-    with pytest.raises(StoreUnavailable, match="tokens"):
+    empty.execute("CREATE TABLE outcomes (mine int)")  # the last table that the last of them makes
+    with pytest.raises(StoreUnavailable, match="outcomes"):
         migrate.upgrade(empty.url)
     assert migrate.current(empty.url) is None
-    empty.execute("DROP TABLE tokens")
+    empty.execute("DROP TABLE outcomes")
     migrate.upgrade(empty.url)
 
 

@@ -25,6 +25,8 @@ HERD_SWITCHES: Final = 30 if NIGHTLY else 10
 
 HERD_OUTAGE_S: Final = 30.0 if NIGHTLY else 3.5
 """For how long the node is away, seconds."""
+TREES: Final = 1_000 if NIGHTLY else 100
+"""How many random run trees are grown and killed."""
 
 
 def _seed() -> int:

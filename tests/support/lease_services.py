@@ -52,6 +52,9 @@ class LeaseService(Protocol):
     def ack(self, body: bytes, *, token: str | None = None) -> Reply:
         """Send an ack."""
 
+    def tell(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Send outcomes."""
+
     def kill(self, target: str) -> int:
         """Kill a target and return the hold's seq."""
 
@@ -83,6 +86,10 @@ class Fake:
     def ack(self, body: bytes, *, token: str | None = None) -> Reply:
         """Call it."""
         return self._service.ack(body, token=self.token if token is None else token)
+
+    def tell(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Call it."""
+        return self._service.note_outcomes(body, token=self.token if token is None else token)
 
     def kill(self, target: str) -> int:
         """Kill."""
@@ -118,6 +125,10 @@ class Real:
     def ack(self, body: bytes, *, token: str | None = None) -> Reply:
         """Post it."""
         return _whole(self._post("/v1/acks", body, token))
+
+    def tell(self, body: bytes, *, token: str | None = None) -> Reply:
+        """Post it."""
+        return _whole(self._post("/v1/outcomes", body, token))
 
     def _post(self, path: str, body: bytes, token: str | None) -> TestResponse:
         return self._desk.client.post(

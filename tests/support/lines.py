@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 from haltline import KillSwitch
 from haltline.acks import ACKS_PATH
 from haltline.clocks import Clocks
 from haltline.errors import ServiceError
+from haltline.outcomes import OUTCOMES_PATH
 from haltline.renewal import Reply
 from haltline.switch import Driver
 from haltline.testing import FakeService
@@ -40,6 +42,8 @@ class Line:
         """Return the service's reply."""
         if path == ACKS_PATH:
             return self.service.ack(body, token=self.service.token)
+        if path == OUTCOMES_PATH:
+            return self.service.note_outcomes(body, token=self.service.token)
         self.posted += 1
         self._begin(deadline_s)
         return self.service.answer(body, token=self.service.token)
@@ -102,9 +106,9 @@ class Held:
         return self._stream.read(limit)
 
 
-def connected(line: Line) -> KillSwitch:
+def connected(line: Line, **settings: Any) -> KillSwitch:
     """Return a switch on this line as in production: a background thread, and the machine's clocks."""
-    return _switch(line, background=True)
+    return _switch(line, background=True, **settings)
 
 
 def quiet(line: Line) -> KillSwitch:
@@ -112,6 +116,6 @@ def quiet(line: Line) -> KillSwitch:
     return _switch(line, background=False)
 
 
-def _switch(line: Line, *, background: bool) -> KillSwitch:
+def _switch(line: Line, *, background: bool, **settings: Any) -> KillSwitch:
     driver = Driver(connect=lambda: line, background=background)
-    return KillSwitch("https://fake.invalid", token=line.service.token, worker="worker-1", driver=driver)
+    return KillSwitch("https://fake.invalid", token=line.service.token, worker="worker-1", driver=driver, **settings)

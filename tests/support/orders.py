@@ -6,6 +6,7 @@ import itertools
 from typing import Final
 
 from app.service.store import Committed, Flag, FlipResult, KillOrder, ReviveOrder
+from haltline.flips import InFlight, Queued
 from haltline.scopes import parse_target
 
 AT: Final = "2026-11-20T20:25:12.000000Z"
@@ -25,9 +26,12 @@ def kill_order(
     reason: str = "it sends too much",
     actor: str = "ann",
     at: str = AT,
+    in_flight: InFlight = "abort",
+    queued: Queued = "discard",
 ) -> KillOrder:
     """Return a kill."""
-    return KillOrder(parse_target(target), reason, actor, fresh_id() if flip_id is None else flip_id, at)
+    key = fresh_id() if flip_id is None else flip_id
+    return KillOrder(parse_target(target), reason, actor, key, at, in_flight, queued)
 
 
 def revive_order(  # a revive has that many parts

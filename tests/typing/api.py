@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, assert_type
+from email.message import Message
+from typing import Any, Literal, assert_type
 
 import haltline
 from haltline import (
     CapabilityFrozen,
+    Carried,
     Go,
     Halt,
     HaltlineError,
@@ -18,6 +22,7 @@ from haltline import (
     KillSwitch,
     Reason,
     Run,
+    RunStopped,
     Scope,
     Stop,
     Target,
@@ -25,6 +30,7 @@ from haltline import (
     Verdict,
     guarded,
 )
+from haltline.cleanup import Cleanup
 from haltline.flips import Position
 from haltline.testing import FakeService, FakeSwitch, ManualClock, fake_switch, killed
 
@@ -42,6 +48,37 @@ def switch_api() -> None:
     assert_type(switch.run("r-42", tenant="acme", feature="outreach", timeout=2), Run)
     switch.run("r-42", "acme")  # type: ignore[call-arg]  # keyword-only
     switch.run(42)  # type: ignore[arg-type]
+
+
+async def ending_api(run: Run) -> None:
+    """Cleanups, and a stop as a value."""
+
+    def work(order: int) -> str:
+        return str(order)
+
+    async def awork(order: int) -> str:
+        return str(order)
+
+    assert_type(run.on_cleanup(lambda: None, timeout=5, name="close"), Callable[[], None])
+    run.on_cleanup(work)  # type: ignore[type-var]  # it takes no arguments
+
+    @run.on_cleanup
+    def close() -> int:
+        return 1
+
+    @run.on_cleanup(timeout=5)
+    async def aclose() -> None:
+        pass
+
+    assert_type(close(), int)
+    await aclose()
+    assert_type(run.carry_out(work, 1), str | RunStopped)
+    assert_type(await run.acarry_out(awork, order=1), str | RunStopped)
+    run.carry_out(work, "one")  # type: ignore[arg-type]
+    stopped = run.carry_out(work, 1)
+    if isinstance(stopped, RunStopped):
+        assert_type(stopped.status, Literal["stopped"])
+        assert_type(stopped.cleanups, tuple[Cleanup, ...])
 
 
 def run_api(run: Run) -> None:
@@ -66,6 +103,29 @@ def run_api(run: Run) -> None:
     run.arm(timeout=1)
     run.ensure(timeout=0.2)
     run.wait("send_email", timeout=None)
+
+
+def tree_api(switch: KillSwitch, run: Run) -> None:
+    """Children, and runs that are carried elsewhere."""
+
+    def work(order: int) -> str:
+        return str(order)
+
+    assert_type(run.child("a", tenant="acme", feature="outreach", timeout=1), Run)
+    assert_type(run.carried, Carried)
+    assert_type(Carried.parse(str(run.carried)), Carried)
+    assert_type(haltline.inject({"Accept": "*/*"}), dict[str, str])
+    haltline.inject({"n": 1})  # type: ignore[type-var]
+    assert_type(haltline.extract([(b"baggage", b"a=1")]), Carried | None)
+    for carrier in (run.carried, os.environ, {"baggage": "a=1"}, [("baggage", "a=1")], Message()):
+        assert_type(switch.join(carrier, timeout=1), Run)
+    carried = haltline.carry(work, run=run)
+    assert_type(carried(1), str)
+    carried("one")  # type: ignore[arg-type]
+    with ThreadPoolExecutor() as executor, haltline.CarryingExecutor(executor, timeout=1) as pool:
+        assert_type(pool.submit(work, 1), Future[str])
+        pool.submit(work, "one")  # type: ignore[arg-type]
+        assert_type(pool.map(work, [1], timeout=1, chunksize=2), Iterator[str])
 
 
 async def async_api(switch: KillSwitch) -> None:

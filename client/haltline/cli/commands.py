@@ -13,6 +13,8 @@ from haltline.cli.session import Session, target_of
 
 _SCOPES: Final = click.Choice(["capability", "run", "tenant", "feature", "global"])
 _REASON_HELP: Final = "Why, one line of plain text; it is kept in the log for ever."
+_IN_FLIGHT_HELP: Final = "Calls that are running: abort them (the default), or let them finish by themselves."
+_QUEUED_HELP: Final = "Planned work: discard it for ever (the default), or let it drain."
 _FLIP_ID_HELP: Final = "Repeat a flip whose outcome is not known: it is never done twice."
 
 _EPILOG: Final = """\b
@@ -36,6 +38,7 @@ Exit codes:
   3  the service, or what answered instead of it, refused; nothing was done
   4  not reached, or it could not write: nothing was done
   5  whether it was done is not known: type the line again that is printed
+exec has codes of its own, the command's above all: haltline exec --help
 """
 
 
@@ -58,6 +61,8 @@ def haltline(context: click.Context, /, **options: Any) -> None:
 @click.argument("scope")
 @click.argument("identifier", metavar="[ID]", required=False)
 @click.option("--reason", required=True, help=_REASON_HELP)
+@click.option("--in-flight", type=click.Choice(["abort", "finish"]), help=_IN_FLIGHT_HELP)
+@click.option("--queued", type=click.Choice(["discard", "drain"]), help=_QUEUED_HELP)
 @click.option("--flip-id", metavar="ID", help=_FLIP_ID_HELP)
 @click.option("--wait/--no-wait", default=None, help="Wait until it is effective (on a terminal it does).")
 @common_options
@@ -67,10 +72,14 @@ def kill(scope: str, identifier: str | None, **options: Any) -> None:
     From the moment that the reply names, no check of any worker passes what it kills. Repeating a kill is safe: each
     makes a hold of its own, and the target is killed while it has one.
 
+    Calls that are running are aborted, and planned work never runs, not after a revive either; the options say
+    otherwise.
+
     \b
     Examples:
       haltline kill run r-42 --reason "mails the wrong customers"
       haltline kill capability send_email --reason "provider says we spam"
+      haltline kill tenant acme --in-flight finish --queued drain --reason "nothing new"
       haltline kill global --reason "stop, then look"
     """
 
@@ -78,9 +87,11 @@ def kill(scope: str, identifier: str | None, **options: Any) -> None:
         from haltline.cli.kill import kill as command
 
         named = target_of(scope, identifier)
-        return command(session, named, reason=reason, flip_id=flip_id, wait=wait)
+        return command(session, named, reason=reason, policy=policy, flip_id=flip_id, wait=wait)
 
     reason, flip_id, wait = options.pop("reason"), options.pop("flip_id"), options.pop("wait")
+    given = {name: options.pop(name) for name in ("in_flight", "queued")}
+    policy = {name: value for name, value in given.items() if value is not None}
     carry_out(options, work)
 
 
@@ -255,4 +266,75 @@ def verify(file: str, **options: Any) -> None:
         return command(session, file, check_of(head, after))
 
     head, after = options.pop("head"), options.pop("after")
+    carry_out(options, work)
+
+
+@haltline.command(
+    "exec",
+    short_help="Run any program under a run: a kill of the run ends it.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("--run", "run_id", metavar="ID", help="The run's id; a kill of run:ID ends the command.")
+@click.option("--child", metavar="NAME", help="Be a child of the run that HALTLINE_RUN names, instead of that run.")
+@click.option("--tenant", metavar="ID", help="The tenant that the run works for.")
+@click.option("--feature", metavar="ID", help="The feature that the run belongs to.")
+@click.option("--grace", metavar="TIME", default="30s", help="From SIGTERM to SIGKILL (default 30s).")
+@click.option("--cleanup", metavar="CMD", help="A shell command to run once when everything has ended, however it did.")
+@click.option("--cleanup-timeout", metavar="TIME", default="30s", help="How long the cleanup may take (default 30s).")
+@click.option("--finish-waits", metavar="TIME", help="How long a kill that says finish lets it go on (no limit).")
+@click.option("--strict", is_flag=True, help="Also end it when the lease lapses: when a kill could not be heard of.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG]...")
+@common_options
+def exec_(command: tuple[str, ...], **options: Any) -> None:
+    """Run CMD, in whatever language it is written, and end it when its run is killed.
+
+    CMD is started once a lease is live and its run is not killed. It is given HALTLINE_RUN (its run, to be joined by
+    programs that ask themselves), HALTLINE_URL and HALTLINE_TOKEN, which should be a worker token. On a kill its
+    process group is sent SIGTERM, and after the grace everything below it is killed: children, grandchildren, what has
+    made itself a daemon. The same happens when CMD ends and leaves something behind, when this command is asked to end
+    (SIGTERM, SIGINT, SIGHUP, SIGQUIT, which it passes on), and when it is killed with SIGKILL. It may be pid 1 of a
+    container: give that a terminationGracePeriodSeconds of the grace, the cleanup's time and 5 s more.
+
+    A kill that says finish lets CMD end by itself. While the service is unreachable CMD goes on, and a kill is not
+    heard of; with --strict CMD is ended as soon as the lease lapses, at most 5 s later.
+
+    \b
+    The cleanup finds in its environment
+      HALTLINE_ENDED  exited, signalled, killed (by an operator), lapsed (--strict) or orphaned (supervisor killed)
+      HALTLINE_EXIT   CMD's exit code, 128+n for signal n
+      HALTLINE_FLIP   the kill's position in the log, if it is known
+
+    \b
+    Exit codes:
+      75       stopped by a kill; also if the run was killed already and CMD not started
+      69       no lease: CMD was not started, or --strict ended it
+      127 126  CMD was not found, or cannot be run
+      70       the guard process was killed, and everything with it
+      2        usage or configuration
+      else     CMD's own; 128+n where signal n ended it
+
+    \b
+    Examples:
+      haltline exec --run r-42 -- python agent.py
+      haltline exec --run r-42 --tenant acme --grace 10s --cleanup 'rm -rf /tmp/r-42' -- ./agent --fast
+      haltline exec --child fetch --strict -- curl -sS https://example.com/feed
+    """
+
+    def work(session: Session) -> Exit:
+        from haltline.cli.exec import Place, plan_of, seconds_of, supervise
+        from haltline.kills import Watch
+
+        plan = plan_of(
+            command,
+            grace_s=seconds_of("--grace", grace),
+            cleanup=cleanup,
+            cleanup_s=seconds_of("--cleanup-timeout", cleanup_timeout),
+        )
+        finish_s = None if finish_waits is None else seconds_of("--finish-waits", finish_waits)
+        code = supervise(session, plan, Place(**names), Watch(strict=strict, finish_s=finish_s))
+        click.get_current_context().exit(code)
+
+    grace, cleanup, cleanup_timeout = options.pop("grace"), options.pop("cleanup"), options.pop("cleanup_timeout")
+    finish_waits, strict = options.pop("finish_waits"), options.pop("strict")
+    names = {"run": options.pop("run_id"), **{name: options.pop(name) for name in ("child", "tenant", "feature")}}
     carry_out(options, work)

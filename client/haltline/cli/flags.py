@@ -13,7 +13,7 @@ from haltline.cli.session import Session, path_of
 from haltline.errors import InvalidTarget
 from haltline.scopes import Scope, Target, parse_target
 
-HOLD_COLUMNS: Final = ("target", "hold", "by", "at", "reason")
+HOLD_COLUMNS: Final = ("target", "hold", "by", "at", "in flight", "queued", "reason")
 
 _PAGE: Final = 1_000
 _SHOWN: Final = 100
@@ -21,7 +21,7 @@ _SHOWN: Final = 100
 
 def hold_row(hold: Mapping[str, Any]) -> tuple[object, ...]:
     """Return a hold as a row under :data:`HOLD_COLUMNS`."""
-    return tuple(hold.get(name, "") for name in ("target", "seq", "actor", "at", "reason"))
+    return tuple(hold.get(name, "") for name in ("target", "seq", "actor", "at", "in_flight", "queued", "reason"))
 
 
 def flag(session: Session, target: Target) -> Exit:

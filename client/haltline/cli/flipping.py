@@ -7,7 +7,7 @@ without flipping twice. Once an attempt may have reached the service, nothing bu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from haltline.cli.exchange import WRONG_LANE, Answer, Ask, told
@@ -32,6 +32,7 @@ class Flip:
         flip_id: its idempotency key.
         ask: the request.
         releases: for a revive, the holds that it releases, ascending.
+        policy: for a kill, what was asked of it for running calls and planned work.
     """
 
     kind: Literal["kill", "revive"]
@@ -39,6 +40,7 @@ class Flip:
     flip_id: str
     ask: Ask
     releases: tuple[int, ...] = ()
+    policy: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,9 @@ def flaw(flip: Flip, answer: Answer) -> str | None:
         wait = members.get("effective_in_ms")
         lacking["it does not say from when the kill is effective"] = type(wait) is not int or wait < 0
         lacking["the kill's own hold is not on the target"] = answer.status == 201 and seq not in (holds or ())
+        own = next((hold for hold in members["holds"] if hold["seq"] == seq), None) if holds else None
+        for name, asked in flip.policy.items():
+            lacking[f"the kill's hold does not say {name} {asked}"] = own is not None and own.get(name) != asked
     else:
         lacking["it does not say that those holds were released"] = members.get("released") != [*flip.releases]
         lacking["they are still on the target"] = any(hold in (holds or ()) for hold in flip.releases)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from haltline.canonical import canonical
@@ -20,13 +20,22 @@ PATH: Final = "/v1/kills"
 EFFECTIVE: Final = "effective: every lease granted before this kill has ended"
 
 
-def kill(session: Session, target: Target, *, reason: str, flip_id: str | None, wait: bool | None) -> Exit:
+def kill(
+    session: Session,
+    target: Target,
+    *,
+    reason: str,
+    policy: Mapping[str, str],
+    flip_id: str | None,
+    wait: bool | None,
+) -> Exit:
     """Kill a target, prove it, and say from when it is effective.
 
     Args:
         session: the command.
         target: what to kill.
         reason: why.
+        policy: ``in_flight`` and ``queued``, those of them that were given; the service has its own for the others.
         flip_id: the idempotency key of a kill that is repeated; None for a new one.
         wait: whether to wait until the kill is effective; None to wait before a person's eyes only.
 
@@ -34,13 +43,14 @@ def kill(session: Session, target: Target, *, reason: str, flip_id: str | None, 
         Ended: the kill is not proven.
     """
     key = flip_id_of(flip_id)
-    body = body_of({"target": str(target), "reason": reason, "flip_id": key})
-    flip = Flip("kill", target, key, Ask("POST", PATH, body))
+    body = body_of({"target": str(target), "reason": reason, "flip_id": key, **policy})
+    flip = Flip("kill", target, key, Ask("POST", PATH, body), policy=policy)
     ways = session.ways
     outcome = send_flip(flip, ways, timeout_s=session.left_s, now=session.now, sleep=session.sleep)
     if not isinstance(outcome, Done):
-        again = session.again("kill", *words_of(target), "--reason", reason, "--flip-id", key)
-        raise _not_killed(flip, outcome, again, by_hand(target, reason))
+        words = (*words_of(target), *policy_words(policy), "--reason", reason)
+        again = session.again("kill", *words, "--flip-id", key)
+        raise _not_killed(flip, outcome, again, by_hand(words))
     members = outcome.members
     if members["seq"] not in (hold_seqs(members) or ()):
         raise _released_since(flip, members)
@@ -83,9 +93,14 @@ def body_of(members: Mapping[str, Any]) -> bytes:
         raise Ended(Exit.USAGE, f"--reason: {error}") from None
 
 
-def by_hand(target: Target, reason: str) -> str:
+def policy_words(policy: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the options of the command line that say what a kill does with running calls and planned work."""
+    return tuple(word for name, value in policy.items() for word in (f"--{name.replace('_', '-')}", value))
+
+
+def by_hand(words: Sequence[str]) -> str:
     """Return the line that kills a target straight on the database, where no control lane answers."""
-    return shlex.join(("haltline-server", "kill", *words_of(target), "--reason", reason))
+    return shlex.join(("haltline-server", "kill", *words))
 
 
 def _show(session: Session, flip: Flip, done: Done) -> None:
@@ -94,6 +109,8 @@ def _show(session: Session, flip: Flip, done: Done) -> None:
     if not done.new:
         screen.say(f"written by an earlier attempt, at {members['committed_at']}")
     holds = members["holds"]
+    own = next(hold for hold in holds if hold["seq"] == members["seq"])
+    screen.say(f"in flight: {own.get('in_flight')}; queued: {own.get('queued')}")
     others = [hold for hold in holds if hold["seq"] != members["seq"]]
     if others:
         screen.say(f"holds on it: {len(holds)}; every one must be released before it is free again")

@@ -34,6 +34,9 @@ _PLAIN: Final = frozenset(
         "flip_id",
     }
 )
+_USUAL: Final = {"in_flight": "abort", "queued": "discard"}
+"""What a kill does with running calls and planned work if nobody says otherwise: not worth repeating in each line."""
+
 _AGO: Final = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", re.ASCII)
 _AGO_HELP: Final = (
     "write how long ago (90s, 15m, 2h, 7d, 1h30m), or a moment as in 2026-11-20T20:25:11Z (UTC, or its zone)"
@@ -143,6 +146,9 @@ def row_of(entry: Mapping[str, Any]) -> tuple[object, ...]:
     if entry["kind"] == "note":
         more = (f"{name}={value}" for name, value in sorted(entry.items()) if name not in _PLAIN)
         told = " ".join((str(entry.get("topic", "")), *more))
+    elif entry["kind"] == "kill":
+        unusual = [f"{name.replace('_', ' ')}: {entry.get(name)}" for name in _USUAL if entry.get(name) != _USUAL[name]]
+        told = f"{told} ({'; '.join(unusual)})" if unusual else told
     elif entry["kind"] == "revive":
         told = f"{told} (released {', '.join(map(str, entry.get('holds') or ()))})"
     return (*(entry.get(name, "") for name in ("seq", "at", "kind", "target", "actor")), told)

@@ -129,7 +129,8 @@ def _chosen(target: Target, order: Order, view: View, *, repeated: bool) -> tupl
 
 
 def _lines(view: View) -> list[str]:
-    return [f"  hold {seq} by {actor} at {at}: {reason}" for _, seq, actor, at, reason in map(hold_row, view.holds)]
+    shown = ([hold.get(name, "") for name in ("seq", "actor", "at", "reason")] for hold in view.holds)
+    return [f"  hold {seq} by {actor} at {at}: {reason}" for seq, actor, at, reason in shown]
 
 
 def _show(session: Session, flip: Flip, done: Done) -> None:

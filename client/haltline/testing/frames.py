@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from haltline.canonical import canonical, parse
 from haltline.errors import ConfigurationError, InvalidDocument, InvalidTarget
 from haltline.flips import is_epoch, is_hash
 from haltline.frames import FRAME_TYPE, FRAME_VERSION, STREAM_TYPE, Reply
+from haltline.keys import StampKey
 from haltline.scopes import check_id
 from haltline.switch import namespace_of
 from haltline.testing.log import FakeLog
@@ -46,7 +48,9 @@ def refused(token: str, *, ours: str, namespace: str) -> Reply | None:
     return problem(401, "unauthenticated", "The token is malformed, unknown, expired or revoked.")
 
 
-def answer(log: FakeLog, body: bytes, *, received_at: int, read_at: int, ttl_ms: int) -> Reply:
+def answer(
+    log: FakeLog, body: bytes, *, received_at: int, read_at: int, ttl_ms: int, keys: Sequence[StampKey] = ()
+) -> Reply:
     """Return the answer to a lease request: the first frame, or a problem.
 
     Args:
@@ -55,6 +59,7 @@ def answer(log: FakeLog, body: bytes, *, received_at: int, read_at: int, ttl_ms:
         received_at: the node's clock when the request was received, microseconds.
         read_at: the same clock when the log was read: later.
         ttl_ms: the lease ttl, milliseconds.
+        keys: the stamp keys, the newest first.
     """
     asked = _asked(log, body, _REQUIRED)
     if isinstance(asked, Reply):
@@ -64,6 +69,7 @@ def answer(log: FakeLog, body: bytes, *, received_at: int, read_at: int, ttl_ms:
     frame.update(nonce=asked["nonce"], received_at=received_at)
     if seq == 0:
         frame["snapshot"] = log.replica.snapshot()
+    frame["stamp_keys"] = [{"id": each.id, "key": _base64(each.key), "until": int(each.until)} for each in keys]
     if asked["stream"]:
         frame["ack_within_ms"] = _ACK_WITHIN_MS
     return Reply(200, STREAM_TYPE if asked["stream"] else FRAME_TYPE, encoded=False, body=canonical(frame))
@@ -98,6 +104,10 @@ def streams(body: bytes) -> bool:
     except InvalidDocument:
         return False
     return isinstance(asked, dict) and asked.get("stream") is True
+
+
+def _base64(key: bytes) -> str:
+    return urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
 
 
 def _common(log: FakeLog, start: int, *, read_at: int, ttl_ms: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from haltline.acks import ACKS_PATH
 from haltline.clocks import Clocks
 from haltline.errors import ServiceError
 from haltline.frames import Reply
+from haltline.outcomes import OUTCOMES_PATH
 from haltline.refresher import LEASE_PATH
 from haltline.testing.frames import problem
 from haltline.testing.streams import FakeStream
@@ -33,6 +34,8 @@ class FakeLine:
         """Return the service's reply."""
         if path == ACKS_PATH:
             return self._service.ack(body, token=self._service.token)
+        if path == OUTCOMES_PATH:
+            return self._service.note_outcomes(body, token=self._service.token)
         if path != LEASE_PATH:
             return problem(404, "not_found", "There is no such thing.")
         return self._service.answer(body, token=self._service.token, clocks=self._clocks)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from haltline.flips import parse_entry, seal
+from haltline.flips import InFlight, Queued, parse_entry, seal
 from haltline.replica import Replica
 from haltline.scopes import parse_target
 from haltline.verdict import Hold
@@ -53,7 +53,16 @@ class FakeLog:
         self.entries.append(entry)
         self.replica = folded
 
-    def kill(self, target: str, *, reason: str, actor: str, flip_id: str | None = None) -> Hold:
+    def kill(
+        self,
+        target: str,
+        *,
+        reason: str,
+        actor: str,
+        flip_id: str | None = None,
+        in_flight: InFlight = "abort",
+        queued: Queued = "discard",
+    ) -> Hold:
         """Append a kill, and return the hold that it makes.
 
         Raises:
@@ -67,8 +76,8 @@ class FakeLog:
                 "flip_id": flip_id or f"f-{os.urandom(8).hex()}",
                 "target": key,
                 "reason": reason,
-                "in_flight": "finish",
-                "queued": "discard",
+                "in_flight": in_flight,
+                "queued": queued,
             },
             actor=actor,
         )

@@ -7,20 +7,24 @@ import weakref
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from haltline.canonical import parse
 from haltline.clocks import Clocks
 from haltline.errors import ServiceError
-from haltline.flips import Position
+from haltline.flips import InFlight, Position, Queued
 from haltline.frames import Reply
+from haltline.keys import StampKey
 from haltline.native import Condition, make_condition
 from haltline.testing.clock import ManualClock
 from haltline.testing.frames import acked, answer, later, problem, refused
 from haltline.testing.log import FakeLog
+from haltline.testing.outcomes import keep
 from haltline.testing.streams import FakeStream
 from haltline.testing.switch import FakeSwitch
 from haltline.verdict import Hold
+
+_KEY_LIFE_S: Final = 32 * 86_400
 
 
 class FakeService:
@@ -36,6 +40,8 @@ class FakeService:
         token: a worker token that it accepts.
         requests: how many lease requests have reached it.
         acks: per worker and instance, the position that it has told of in an ack.
+        stamp_keys: what planned work is sealed with, the newest first; every first frame brings them.
+        outcomes: how runs ended that a kill stopped, as workers told it.
 
     Example:
         >>> service = FakeService()
@@ -69,6 +75,9 @@ class FakeService:
         self.token = f"hlt_{namespace}_fakefakefake_{'0' * 49}"
         self.requests = 0
         self.acks: dict[tuple[str, str], int] = {}
+        self.stamp_keys: tuple[StampKey, ...] = ()
+        self.rotate_stamp_key()
+        self.outcomes: list[dict[str, Any]] = []
         self._ttl_ms = ttl_ms
         self._changed: Condition = make_condition()
         self._streams: weakref.WeakSet[FakeStream] = weakref.WeakSet()
@@ -113,7 +122,14 @@ class FakeService:
         return made
 
     def kill(
-        self, target: str, *, reason: str = "a test kills it", actor: str = "operator", flip_id: str | None = None
+        self,
+        target: str,
+        *,
+        reason: str = "a test kills it",
+        actor: str = "operator",
+        flip_id: str | None = None,
+        in_flight: InFlight = "abort",
+        queued: Queued = "discard",
     ) -> Hold:
         """Kill a target, and return the hold.
 
@@ -122,12 +138,16 @@ class FakeService:
             reason: why.
             actor: who.
             flip_id: the flip's idempotency key; a random one by default.
+            in_flight: ``"abort"`` ends calls that are running, ``"finish"`` lets them end.
+            queued: ``"discard"`` has planned work never run, ``"drain"`` lets it run.
 
         Raises:
             InvalidTarget: ``target`` is outside the grammar.
         """
         with self._changed:
-            hold = self._log.kill(target, reason=reason, actor=actor, flip_id=flip_id)
+            hold = self._log.kill(
+                target, reason=reason, actor=actor, flip_id=flip_id, in_flight=in_flight, queued=queued
+            )
         self._tell()
         return hold
 
@@ -161,6 +181,19 @@ class FakeService:
         with self._changed:
             self._log.append({"kind": "note", "topic": topic}, actor=actor)
         self._tell()
+
+    def rotate_stamp_key(self, *, keep: bool = True) -> StampKey:
+        """Make a new stamp key, which every first frame brings from now on, and return it.
+
+        Args:
+            keep: whether those of before are still given out; False takes them away, as when they are too old.
+        """
+        # A switch in the background goes by the machine's clocks, which are ahead of this one.
+        now = max(self.clock.read().real, Clocks().read().real)
+        until = now // 1_000_000_000 + _KEY_LIFE_S
+        key = StampKey(os.urandom(6).hex(), os.urandom(32), float(until))
+        self.stamp_keys = (key, *self.stamp_keys) if keep else (key,)
+        return key
 
     def down(self) -> None:
         """Be unreachable from now on, and break open streams off. Running leases go on until they end."""
@@ -212,7 +245,14 @@ class FakeService:
         with self._changed:
             received_at = self._raw_us(clocks) + 1
             read_at = max(self._raw_us(clocks), received_at + 1)
-            return answer(self._log, body, received_at=received_at, read_at=read_at, ttl_ms=self._ttl_ms)
+            return answer(
+                self._log,
+                body,
+                received_at=received_at,
+                read_at=read_at,
+                ttl_ms=self._ttl_ms,
+                keys=self.stamp_keys,
+            )
 
     def stream(self, body: bytes, *, token: str, clocks: Clocks | None = None) -> FakeStream:
         """Answer a request for a lease stream.
@@ -271,6 +311,24 @@ class FakeService:
         worker, instance, seq = told
         self.acks[worker, instance] = max(seq, self.acks.get((worker, instance), 0))
         return Reply(204, "", encoded=False, body=b"")
+
+    def note_outcomes(self, body: bytes, *, token: str) -> Reply:
+        """Take outcomes, of each run and flip the first one, and return the reply: 200, or a problem.
+
+        Args:
+            body: the request's body.
+            token: the token it came with.
+
+        Raises:
+            ServiceError: the service is down.
+        """
+        if self._down:
+            raise ServiceError("the fake service is down", sent=False)
+        denied = self._denied(token)
+        if denied is not None:
+            return denied
+        with self._changed:
+            return keep(self.outcomes, body, head=self.position.seq)
 
     def begin_anew(self) -> None:
         """Take a lock of its own, in a forked child: the old one may be held by a thread that is not there."""

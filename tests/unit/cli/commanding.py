@@ -42,7 +42,8 @@ def reply(ask: Ask, *, status: int = 201, **changes: Any) -> Answer:
         "holds": [],
     }
     if ask.path == "/v1/kills":
-        members |= {"holds": [hold(seq, asked["target"])], "effective_in_ms": 1000, "effective_at": AT}
+        policy = {name: asked[name] for name in ("in_flight", "queued") if name in asked}
+        members |= {"holds": [hold(seq, asked["target"], **policy)], "effective_in_ms": 1000, "effective_at": AT}
     else:
         members |= {"released": asked["holds"]}
     members |= changes
@@ -57,6 +58,8 @@ def hold(seq: int, target: str, **changes: Any) -> dict[str, Any]:
         "actor": "ada",
         "at": AT,
         "reason": "stop it",
+        "in_flight": "abort",
+        "queued": "discard",
         "flip_id": f"f-{seq}",
     } | changes
 

@@ -121,7 +121,7 @@ def test_entries_are_shown_as_log_shows_them() -> None:
     lines = ran.out.splitlines()
     assert lines[0].split() == ["seq", "at", "kind", "target", "by", "reason"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3", "4", "5", "6"]
-    assert lines[3].endswith("mails the wrong customers")
+    assert lines[3].endswith("mails the wrong customers (in flight: finish)")
     assert lines[5].endswith("(released 3)")
     assert ran.err == "ended; to go on: haltline log --follow --after 6\n"
     assert fake.resumed == ["0", "6"]

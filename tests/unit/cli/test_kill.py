@@ -338,3 +338,50 @@ def test_reason_that_is_not_utf8() -> None:
 def test_etag_epoch_is_told() -> None:
     """The JSON reply says in which log the kill is."""
     assert run(Fake(reply), *KILL, "--json").json["epoch"] == EPOCH
+
+
+def test_options_are_asked_for_as_they_are_given() -> None:
+    """Each option is sent if it was given, and left to the service if not; what the hold says is shown."""
+    fake = Fake(reply)
+    ran = run(fake, *KILL, "--in-flight", "finish", "--queued", "drain")
+    assert ran.code == 0, ran.err
+    assert "in flight: finish; queued: drain\n" in ran.out
+    assert "in flight: abort; queued: discard\n" in run(fake, *KILL).out
+    bodies = [json.loads(ask.body or b"") for ask in fake.asked]
+    assert [body.get("in_flight") for body in bodies] == ["finish", None]
+    assert [body.get("queued") for body in bodies] == ["drain", None]
+
+
+@pytest.mark.parametrize("option", [("--in-flight", "stop"), ("--queued", "keep"), ("--in-flight", "drain")])
+def test_an_option_of_another_word_is_usage(option: tuple[str, str]) -> None:
+    """Nothing is sent."""
+    fake = Fake(reply)
+    assert run(fake, *KILL, *option).code == 2
+    assert fake.asked == []
+
+
+@pytest.mark.parametrize("option", [("--in-flight", "finish"), ("--queued", "drain")])
+def test_a_hold_of_another_policy_is_no_success(option: tuple[str, str]) -> None:
+    """Whoever asked that calls be left to finish is not told that it was done where they are aborted: 5."""
+    plain = hold(7, "run:r-42")
+    ran = run(Fake(lambda ask: reply(ask, holds=[plain])), *KILL, *option)
+    assert ran.code == 5
+    assert f"does not say {option[0][2:].replace('-', '_')} {option[1]}" in ran.err
+
+
+def test_lines_to_type_keep_the_options() -> None:
+    """The line that repeats a kill, and the one that kills on the database, ask for the same."""
+    options = ("--in-flight", "finish", "--queued", "drain")
+
+    def losing(*, sent: bool) -> Callable[[Ask], Answer]:
+        def lose(_: Ask) -> Answer:
+            raise lost(sent=sent)
+
+        return lose
+
+    unknown = run(Fake(losing(sent=True)), *KILL, *options, "--flip-id", "f-1")
+    again = shlex.split(unknown.err.splitlines()[-1].strip())
+    assert again == ["haltline", "kill", "run", "r-42", *options, "--reason", "stop it", "--flip-id", "f-1"]
+    undone = run(Fake(losing(sent=False)), *KILL, *options)
+    straight = next(line.strip() for line in undone.err.splitlines() if "haltline-server" in line)
+    assert shlex.split(straight) == ["haltline-server", "kill", "run", "r-42", *options, "--reason", "stop it"]

@@ -23,9 +23,10 @@ SECRET = "S" * 43 + "crc123"
 TOKEN = f"hlt_default_abcdefghijkl_{SECRET}"
 
 PUBLIC = [
-    "CapabilityFrozen", "ChainBroken", "ConfigurationError", "Go", "Halt", "HaltlineError", "Hold", "InvalidDocument",
-    "InvalidEntry", "InvalidTarget", "KillSwitch", "Killed", "PositionGap", "Reason", "Run", "Scope", "ServiceError",
-    "Stop", "Target", "Unverified", "Verdict", "check", "current_run", "guarded",
+    "CapabilityFrozen", "Carried", "CarryingExecutor", "ChainBroken", "ConfigurationError", "Discarded", "Go", "Halt",
+    "HaltlineError", "Hold", "InvalidCarrier", "InvalidDocument", "InvalidEntry", "InvalidTarget", "KillSwitch",
+    "Killed", "PositionGap", "Reason", "Refusal", "Run", "RunStopped", "Scope", "ServiceError", "StampRefused", "Stop",
+    "Target", "Unverified", "Verdict", "carry", "check", "current_run", "extract", "guarded", "inject",
 ]  # fmt: skip
 
 

@@ -23,9 +23,12 @@ from app.service.store import (
     LogQuery,
     LogRow,
     NoSuchHold,
+    OutcomeQuery,
     Page,
     ReviveOrder,
     StaleView,
+    StampSecret,
+    StoredOutcome,
     StoredToken,
     Ttl,
 )
@@ -84,6 +87,8 @@ class MemoryStore:
         self.flips: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, StoredToken] = {}
         self.shown_by: dict[str, str] = {}
+        self.secrets: list[StampSecret] = []
+        self.told: dict[tuple[int, str], StoredOutcome] = {}
         self.ttl = Ttl(ttl_ms)
         self.epoch = epoch
         self.failure: Exception | None = None
@@ -120,12 +125,15 @@ class MemoryStore:
                 self.replica = self.replica.extend([entry])
             return row
 
-    def open_log(self, *, namespace: str, ttl_ms: int, at: str, epoch: str) -> Head:
+    def open_log(
+        self, *, namespace: str, ttl_ms: int, at: str, epoch: str, stamp_secret: StampSecret | None = None
+    ) -> Head:
         self._ready()
         if namespace != NAMESPACE:
             raise LogDiverged(f"the database holds namespace {NAMESPACE}")
         if not self.rows:
             self.append("note", topic="log_opened", ttl_ms=ttl_ms)
+            self.secrets = [stamp_secret] if stamp_secret is not None else []
         return self.head()
 
     def head(self) -> Head:
@@ -179,8 +187,8 @@ class MemoryStore:
             reason=order.reason,
             actor=order.actor,
             at=order.at,
-            in_flight="finish",
-            queued="discard",
+            in_flight=order.in_flight,
+            queued=order.queued,
         )
 
     def revive(self, order: ReviveOrder) -> FlipResult:
@@ -279,6 +287,42 @@ class MemoryStore:
         live = [each for each in self.kept.values() if each.revoked_at is None and each.expires_at > at]
         newest = sorted(live, key=lambda each: each.created_at, reverse=True)
         return [each for each in newest if each.role in roles][:limit]
+
+    def stamp_secrets(self) -> Sequence[StampSecret]:
+        self._ready()
+        return [*self.secrets]
+
+    def add_stamp_secret(self, secret: StampSecret, *, after: str | None, keep: int) -> Sequence[StampSecret]:
+        self._ready()
+        with self._lock:
+            if (self.secrets[0].id if self.secrets else None) == after:
+                self.secrets = [secret, *self.secrets][:keep]
+            return [*self.secrets]
+
+    def keep_outcomes(self, outcomes: Sequence[StoredOutcome]) -> int:
+        self._ready()
+        with self._lock:
+            before = len(self.told)
+            for each in outcomes:
+                self.told.setdefault((each.flip, each.run), each)
+            return len(self.told) - before
+
+    def outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
+        self._ready()
+        listed = [self.told[key] for key in sorted(self.told) if query.after is None or key > query.after]
+        listed = [each for each in listed if query.flip in (None, each.flip) and query.run in (None, each.run)]
+        if query.view is not None:
+            listed = [each for each in listed if each.tenants is not None and set(each.tenants) <= set(query.view)]
+        return listed[: query.limit]
+
+    def forget_outcomes(self, *, before: float, limit: int) -> int:
+        self._ready()
+        old = sorted(
+            (key for key in self.told if self.told[key].kept_at < before), key=lambda key: self.told[key].kept_at
+        )
+        for key in old[:limit]:
+            del self.told[key]
+        return len(old[:limit])
 
     def close(self) -> None:
         return

@@ -1,0 +1,1 @@
+"""What stops in the libraries that agents are written with; each module needs its library installed."""
