@@ -77,6 +77,11 @@ class Scope:
 
         return forget
 
+    def disown(self) -> None:
+        """Have nothing done to the call, in a forked child: its sockets and statements are the parent's, too."""
+        self._callbacks.clear()
+        self._signal = None
+
     def judge(self, replica: Replica) -> None:
         """End the call if a kill is on its path, once."""
         stop = self._judge(replica)
@@ -116,8 +121,10 @@ class Calls:
         self._busy_since: float | None = None
 
     def begin_anew(self) -> None:
-        """Become those of a forked child: its calls go on, the parent's thread is not here."""
+        """Become those of a forked child: the parent's thread is not here, and what its calls use is the parent's."""
         self._seen = NEVER.replica  # the parent may have been in the middle of judging them
+        for scope in list(self._open):
+            scope.disown()
         self._begin_life()
 
     def __len__(self) -> int:

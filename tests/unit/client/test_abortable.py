@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -294,6 +295,28 @@ def test_keys(switch: FakeSwitch, key: str) -> None:
     """A key that is none is refused before anything is asked."""
     with switch.run("r-1") as run, pytest.raises(ValueError, match="an idempotency key is"):
         run.effect("send_email", key=key)
+
+
+def test_a_forked_child_leaves_its_parents_calls_alone(switch: FakeSwitch) -> None:
+    """A kill that a child hears of ends nothing that the parent has in flight: they share its sockets."""
+    told, tell = os.pipe()
+    with switch.run("r-1") as run, run.abortable() as call:
+        call.on_abort(lambda: os.write(tell, b"x"))
+        child = os.fork()
+        if child == 0:
+            try:
+                kill(switch)
+                deadline = time.monotonic() + 1
+                while time.monotonic() < deadline:
+                    time.sleep(0.01)
+                os._exit(0 if call.aborted else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not call.aborted
+    os.close(tell)
+    assert os.read(told, 1) == b""
+    os.close(told)
 
 
 def test_an_effect_is_one_block(switch: FakeSwitch) -> None:
